@@ -1,0 +1,135 @@
+"""Artifacts: directories that are either whole or absent.
+
+Enters: a function that fills an empty directory.  Leaves: the directory under its final name,
+flushed to disk, with a SHA-256 of every file.  A reader never sees half an artifact: the work
+happens in a staging directory beside the target, and one rename publishes it.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlplatform.errors import DataCorrupt, ResourceExhausted
+
+STAGING_SUFFIX = ".staging"
+
+
+@contextmanager
+def staged_directory(target: Path) -> Iterator[Path]:
+    """Yield an empty staging directory that becomes `target` if the block succeeds.
+
+    What an earlier, interrupted attempt left in the staging directory is removed first; an
+    exception removes it too, so a failure leaves no trace and the old `target`, if any, intact.
+
+    Raises:
+        ResourceExhausted: the disk is full.
+    """
+    staging = target.with_name(target.name + STAGING_SUFFIX)
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        staging.mkdir(parents=True)
+        yield staging
+        publish(staging, target)
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        if is_disk_full(error):
+            raise disk_full(target) from error
+        raise
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def publish(staging: Path, target: Path) -> None:
+    """Flush `staging` to disk and rename it to `target`, replacing what stood there."""
+    for path in files_of(staging):
+        _fsync(staging / path)
+    for directory in [p for p in staging.rglob("*") if p.is_dir()] + [staging]:
+        _fsync(directory)
+    if target.exists():
+        doomed = target.with_name(target.name + ".old")
+        shutil.rmtree(doomed, ignore_errors=True)
+        target.rename(doomed)
+        staging.rename(target)
+        shutil.rmtree(doomed)
+    else:
+        staging.rename(target)
+    _fsync(target.parent)
+
+
+def write_file_atomically(path: Path, content: bytes) -> None:
+    """Replace one small file: readers see the old content or the new, nothing between."""
+    staging = path.with_name(path.name + STAGING_SUFFIX)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with staging.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        staging.replace(path)
+        _fsync(path.parent)
+    except OSError as error:
+        staging.unlink(missing_ok=True)
+        if is_disk_full(error):
+            raise disk_full(path) from error
+        raise
+
+
+def hash_files(directory: Path) -> dict[str, str]:
+    """SHA-256 of every file below `directory`, keyed by its relative path."""
+    return {name: hash_file(directory / name) for name in files_of(directory)}
+
+
+def hash_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def files_of(directory: Path) -> list[str]:
+    """Relative paths of the files below `directory`, sorted."""
+    return sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file())
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file that this program wrote.
+
+    Raises:
+        DataCorrupt: the file is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataCorrupt(
+            f"{path}: expected JSON, got a file that does not parse ({error}); "
+            "delete it and run the command again"
+        ) from error
+
+
+def to_json(value: Any) -> bytes:
+    """The one form in which JSON is stored: sorted, indented, ending in a newline."""
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def is_disk_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_full(path: Path) -> ResourceExhausted:
+    return ResourceExhausted(
+        f"{path}: the disk is full; free some space and run the same command again, "
+        "finished work is kept"
+    )
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,51 @@
+"""TensorFlow, imported in one place and on purpose.
+
+TensorFlow takes seconds to import and reads its settings at import time, so nothing imports it at
+the top of a module that a command line reaches; whoever needs it calls `tensorflow()`.
+"""
+
+import os
+import random
+import warnings
+from types import ModuleType
+
+import numpy as np
+
+from mlplatform.errors import FailedPrecondition
+
+THREADS = 2
+
+
+def tensorflow(threads: int = THREADS) -> ModuleType:
+    """Import and configure TensorFlow: Keras 2, `threads` threads an operation, quiet start.
+
+    Start-up chatter (CPU features, missing GPU drivers) is silenced; errors are not.
+
+    Raises:
+        FailedPrecondition: TensorFlow was imported before with Keras 3.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    if os.environ.setdefault("TF_USE_LEGACY_KERAS", "1") != "1":
+        raise FailedPrecondition(
+            "TF_USE_LEGACY_KERAS must be 1, since tensorflow-recommenders needs Keras 2; "
+            "unset it in the environment"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tensorflow as tf
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    except RuntimeError:
+        pass  # already running: its pools keep the sizes of the first call
+    return tf  # type: ignore[no-any-return]
+
+
+def set_seed(seed: int) -> None:
+    """Seed Python, numpy and TensorFlow, and make TensorFlow's operations deterministic."""
+    tf = tensorflow()
+    random.seed(seed)
+    np.random.seed(seed)
+    tf.random.set_seed(seed)
+    tf.config.experimental.enable_op_determinism()

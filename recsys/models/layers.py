@@ -1,0 +1,79 @@
+"""The layers that both models are made of."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from mlplatform.transform.feature import Hashed
+from recsys.columns import Columns
+
+
+class FieldEmbedding(tf.Module):
+    """One embedding for each column of a code matrix, kept in one table.
+
+    `[..., columns] int32 -> [..., columns * dim] float32`.  Ids begin at zero, so that an app
+    never seen in training is described by its content alone.
+    """
+
+    def __init__(self, columns: Columns, names: list[str], dim: int, seed: int) -> None:
+        super().__init__(name="field_embedding")
+        picked = columns.indices(names)
+        shared: dict[str, int] = {}  # columns of one feature share its rows
+        offsets, blocks, total = [], [], 0
+        rng = np.random.default_rng([seed, 1])
+        by_column = [f for f in columns.features for _ in range(f.width)]
+        for column in picked:
+            feature = by_column[column]
+            if feature.name not in shared:
+                rows = columns.cardinality[column]
+                shared[feature.name] = total
+                scale = 0.0 if isinstance(feature.transform, Hashed) else 0.1
+                blocks.append(scale * rng.standard_normal((rows, dim), dtype=np.float32))
+                total += rows
+            offsets.append(shared[feature.name])
+        self.dim = dim
+        self.picked = None if picked == list(range(columns.width)) else picked
+        self.width = len(picked) * dim
+        self.offsets = np.array(offsets, dtype=np.int32)
+        self.table = tf.Variable(np.concatenate(blocks), name="table")
+
+    def __call__(self, codes: tf.Tensor) -> tf.Tensor:
+        if self.picked is not None:
+            codes = tf.gather(codes, self.picked, axis=-1)
+        vectors = tf.gather(self.table, codes + self.offsets)
+        return tf.reshape(vectors, tf.concat([tf.shape(codes)[:-1], [self.width]], axis=0))
+
+
+class Dense(tf.Module):
+    """`[..., inputs] -> [..., outputs]`, He initialisation."""
+
+    def __init__(self, inputs: int, outputs: int, seed: int, *, bias: bool = True) -> None:
+        super().__init__(name="dense")
+        weights: NDArray[Any] = np.random.default_rng([seed, 2]).standard_normal((inputs, outputs))
+        self.kernel = tf.Variable((weights * (2 / inputs) ** 0.5).astype(np.float32), name="kernel")
+        self.bias = tf.Variable(np.zeros(outputs, np.float32), name="bias") if bias else None
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        y = (
+            tf.linalg.matmul(x, self.kernel)
+            if len(x.shape) == 2
+            else tf.tensordot(x, self.kernel, 1)
+        )
+        return y if self.bias is None else y + self.bias
+
+
+class HistoryPooling(tf.Module):
+    """Mean embedding of the user's last apps: `[batch, apps] rows -> [batch, width]`."""
+
+    def __init__(self, columns: Columns, views: tuple[str, ...], dim: int, seed: int) -> None:
+        super().__init__(name="history")
+        self.embedding = FieldEmbedding(columns, list(views), dim, seed)
+        self.width = self.embedding.width
+
+    def __call__(self, rows: tf.Tensor, app_codes: tf.Tensor) -> tf.Tensor:
+        vectors = self.embedding(tf.gather(app_codes, rows))
+        owned = tf.cast(rows > 0, tf.float32)
+        total = tf.einsum("bhd,bh->bd", vectors, owned)
+        return total / tf.maximum(tf.reduce_sum(owned, axis=1, keepdims=True), 1.0)
