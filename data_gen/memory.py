@@ -5,11 +5,13 @@ substitutes push and repetition tires.  It is a function of the events before a 
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 Int = NDArray[np.int64]
+_STATE = ("owned", "owned_group", "n_owned", "category_counts", "shown")
 OWNED_MOST = 64  # of a user's apps, the latest that still count
 
 
@@ -41,6 +43,22 @@ class Memory:
             np.zeros(n_users, dtype=np.int32),
             np.zeros((n_users, n_categories), dtype=np.int16),
             np.empty(0, dtype=np.uint64),
+        )
+
+    def save(self, directory: Path) -> None:
+        """Write the state as plain .npy files, `memory.*`."""
+        for name in _STATE:
+            np.save(directory / f"memory.{name}.npy", getattr(self, name), allow_pickle=False)
+
+    @classmethod
+    def load(
+        cls, directory: Path, app_group: NDArray[np.int32], app_category: NDArray[np.int16]
+    ) -> "Memory":
+        """Read what `save` wrote."""
+        return cls(
+            app_group,
+            app_category,
+            *(np.load(directory / f"memory.{name}.npy", allow_pickle=False) for name in _STATE),
         )
 
     def install(self, user: Int, app: Int) -> None:

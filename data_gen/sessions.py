@@ -4,7 +4,6 @@ Enters: a world, its memory and a day.  Leaves: the day's observable events as A
 (requests, impressions, installs) and the memory moved on by the truth of the day.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,11 +86,6 @@ def simulate_day(world: World, memory: Memory, day: int) -> Day:
         ),
         installs=_delayed(world, user, app, request_id, hour),
     )
-
-
-def simulate_days(world: World, memory: Memory, days: int) -> Iterator[Day]:
-    for day in range(days):
-        yield simulate_day(world, memory, day)
 
 
 def visits(world: World, day: int) -> Requests:

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlplatform.transform.transform import Transform
+from mlplatform.transform.feature import Feature
+from mlplatform.transform.transform import Transform, flatten_lists
 from recsys import features
 from recsys.columns import Columns
 
@@ -39,10 +40,13 @@ class AppTable:
         at = np.minimum(np.searchsorted(self.ids, app_ids), len(self.ids) - 1)
         return np.where(self.ids[at] == app_ids, at + 1, UNKNOWN).astype(np.int32)
 
-    def ids_of(self, rows: NDArray[np.integer]) -> NDArray[np.int64]:
-        """The id at each row, -1 for the row of unknown apps."""
-        ids: NDArray[np.int64] = np.where(rows == UNKNOWN, -1, self.ids[np.maximum(rows - 1, 0)])
-        return ids
+    def rows_of_lists(self, table: pa.Table, feature: Feature) -> NDArray[np.int32]:
+        """Rows of a column of id lists, `[len(table), feature.width]`, padded with 0."""
+        lists = table[feature.column].combine_chunks()
+        flat, row, place = flatten_lists(lists, feature.width)
+        rows = np.zeros((len(table), feature.width), dtype=np.int32)
+        rows[row, place] = self.rows_of(flat.to_numpy(zero_copy_only=False))
+        return rows
 
     def save(self, directory: Path) -> None:
         np.save(directory / "app_ids.npy", self.ids, allow_pickle=False)

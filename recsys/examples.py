@@ -132,6 +132,12 @@ def request_columns(
     )
 
 
+def owned_lists(history: InstallHistory, user: Int, hour: NDArray[np.float64]) -> pa.Array:
+    """The column of `features.OWNED` for each (user, hour)."""
+    latest, count = history.latest(user, hour, features.OWNED.width)
+    return _lists(pa.array(latest), count)
+
+
 def requests_of(log: EventLog, history: InstallHistory, day: int) -> pa.Table:
     """Dataset `requests` of one day."""
     requests = log.days[day]["requests"]

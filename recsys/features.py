@@ -35,6 +35,9 @@ REQUEST: tuple[Feature, ...] = (
 # The apps that the user installed before the request, the latest first, by id.
 HISTORY = Feature("history", "int64", "Last installed apps.", width=HISTORY_LENGTH)
 
+# All of them, so that none is recommended again; no model reads it.
+OWNED = Feature("owned", "int64", "Installed apps, the latest first.", width=64)
+
 # What the catalogue says of an app.
 APP: tuple[Feature, ...] = (
     Feature("app_hash_a", "int64", "Its id.", Hashed(1 << 18, salt=1), source="app_id"),

@@ -18,6 +18,7 @@ from typing import Any
 from mlplatform.errors import DataCorrupt, ResourceExhausted
 
 STAGING_SUFFIX = ".staging"
+_ROOM_BYTES = 1 << 20
 
 
 @contextmanager
@@ -36,9 +37,11 @@ def staged_directory(target: Path) -> Iterator[Path]:
         staging.mkdir(parents=True)
         yield staging
         publish(staging, target)
-    except OSError as error:
+    except Exception as error:
+        # Looked at before the staging directory is removed, which makes room again.
+        full = is_disk_full(error, target)
         shutil.rmtree(staging, ignore_errors=True)
-        if is_disk_full(error):
+        if full:
             raise disk_full(target) from error
         raise
     except BaseException:
@@ -53,11 +56,8 @@ def publish(staging: Path, target: Path) -> None:
     for directory in [p for p in staging.rglob("*") if p.is_dir()] + [staging]:
         _fsync(directory)
     if target.exists():
-        doomed = target.with_name(target.name + ".old")
-        shutil.rmtree(doomed, ignore_errors=True)
-        target.rename(doomed)
+        remove_tree(target)
         staging.rename(target)
-        shutil.rmtree(doomed)
     else:
         staging.rename(target)
     _fsync(target.parent)
@@ -76,7 +76,7 @@ def write_file_atomically(path: Path, content: bytes) -> None:
         _fsync(path.parent)
     except OSError as error:
         staging.unlink(missing_ok=True)
-        if is_disk_full(error):
+        if is_disk_full(error, path):
             raise disk_full(path) from error
         raise
 
@@ -94,6 +94,27 @@ def hash_file(path: Path) -> str:
 def files_of(directory: Path) -> list[str]:
     """Relative paths of the files below `directory`, sorted."""
     return sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file())
+
+
+def remove_tree(directory: Path) -> None:
+    """Delete a directory; the rename first makes it vanish in one step."""
+    doomed = directory.with_name(directory.name + ".old")
+    if directory.name.endswith(".old"):
+        doomed = directory
+    else:
+        shutil.rmtree(doomed, ignore_errors=True)
+        directory.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def link_tree(source: Path, target: Path, only: str = "*") -> None:
+    """Fill `target` with the files of `source`: hard links where the file system has them."""
+    for name in (name for name in files_of(source) if Path(name).match(only)):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source / name, target / name)
+        except OSError:
+            shutil.copy2(source / name, target / name)
 
 
 def read_json(path: Path) -> Any:
@@ -116,8 +137,15 @@ def to_json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
-def is_disk_full(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+def is_disk_full(error: BaseException, path: Path) -> bool:
+    """Whether an error comes of a full disk.
+
+    Libraries tell it in ways of their own, so whatever fails where no room is left counts.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    existing = next(parent for parent in path.absolute().parents if parent.exists())
+    return shutil.disk_usage(existing).free < _ROOM_BYTES
 
 
 def disk_full(path: Path) -> ResourceExhausted:

@@ -29,7 +29,9 @@ def write_span(root: Path, dataset: str, day: int, table: pa.Table) -> Path:
 
 def write_parquet(table: pa.Table, path: Path) -> None:
     """The one way that tables are stored: Zstandard, row groups that can be read in parallel."""
-    pq.write_table(table, path, row_group_size=ROW_GROUP_ROWS, compression="zstd")
+    pq.write_table(
+        table, path, row_group_size=ROW_GROUP_ROWS, compression="zstd", write_page_checksum=True
+    )
 
 
 def span_files(root: Path, dataset: str, days: range | list[int]) -> list[Path]:
@@ -71,7 +73,7 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
         DataCorrupt: it is damaged; the message says which file and what to do.
     """
     try:
-        return pq.ParquetFile(path).read(columns=columns)
+        return pq.ParquetFile(path, page_checksum_verification=True).read(columns=columns)
     except FileNotFoundError as error:
         raise NotFound(f"{path}: expected a Parquet file, found nothing") from error
     except (pa.ArrowException, OSError) as error:

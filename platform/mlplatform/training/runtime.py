@@ -1,7 +1,7 @@
 """TensorFlow, imported in one place and on purpose.
 
-TensorFlow takes seconds to import and reads its settings at import time, so nothing imports it at
-the top of a module that a command line reaches; whoever needs it calls `tensorflow()`.
+TensorFlow takes seconds to import, so nothing imports it at the top of a module that a command line
+reaches; whoever needs it calls `tensorflow()`.
 """
 
 import os
@@ -17,16 +17,12 @@ THREADS = 2
 
 
 def tensorflow(threads: int = THREADS) -> ModuleType:
-    """Import and configure TensorFlow: Keras 2, `threads` threads an operation, quiet start.
-
-    Start-up chatter (CPU features, missing GPU drivers) is silenced; errors are not.
+    """Import and configure TensorFlow: Keras 2, `threads` threads an operation.
 
     Raises:
-        FailedPrecondition: TensorFlow was imported before with Keras 3.
+        FailedPrecondition: the environment asks for Keras 3.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-    if os.environ.setdefault("TF_USE_LEGACY_KERAS", "1") != "1":
+    if os.environ["TF_USE_LEGACY_KERAS"] != "1":
         raise FailedPrecondition(
             "TF_USE_LEGACY_KERAS must be 1, since tensorflow-recommenders needs Keras 2; "
             "unset it in the environment"

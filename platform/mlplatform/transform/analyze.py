@@ -1,0 +1,108 @@
+"""Analyze: one Beam pass over the data for every vocabulary and every quantile boundary.
+
+Enters: features, and the Parquet files that hold each one.  Leaves: a `Transform`.  Vocabularies
+are exact within the limits of `ValueCounts`, quantiles within the error of `RowSample`; both are
+the same for any order and any split of the work.
+
+Importing this module imports Beam: import it inside the command that needs it.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from mlplatform.data.columns import ArrowArray, leaf_values, to_numpy
+from mlplatform.data.pieces import combine_over_pieces
+from mlplatform.data.shards import Piece, Shards, read_batches
+from mlplatform.data.sketches import RowSample, ValueCounts
+from mlplatform.transform.feature import MISSING, Feature, Quantiles, Vocabulary
+from mlplatform.transform.transform import Transform
+
+Summary = RowSample | ValueCounts
+
+
+def analyze(
+    features_of: Mapping[str, Sequence[Feature]],
+    files_of: Mapping[str, Sequence[Path]],
+    *,
+    beam_options: Sequence[str] | None = None,
+) -> Transform:
+    """Find the vocabularies and boundaries of every data set's features.
+
+    Args:
+        features_of: the features read from each data set.
+        files_of: the Parquet files of each data set.
+        beam_options: the options of any Beam runner; two local threads by default.
+
+    Raises:
+        DataCorrupt, NotFound, InvalidArgument: as `compute_statistics` does.
+    """
+    shards = [Shards.open(name, files_of[name]) for name in features_of]
+    pieces = [piece for one in shards for piece in one.pieces]
+    encoded = combine_over_pieces(
+        pieces, partial(_summarise, features_of), _merge, _encode, beam_options
+    )
+    found = dict(json.loads(line) for line in encoded.decode().splitlines())
+    vocabularies, boundaries = {}, {}
+    for feature in (feature for features in features_of.values() for feature in features):
+        match feature.transform:
+            case Vocabulary(min_count=min_count, top_k=top_k, shared_with=None):
+                cast: Callable[[str], str | int] = str if feature.dtype == "string" else int
+                counted = [(cast(value), n) for value, n in found.get(feature.name, [])]
+                missing = MISSING[feature.dtype]
+                kept = [v for v, n in counted if n >= min_count and v != missing]
+                vocabularies[feature.name] = tuple(kept[:top_k])
+            case Quantiles(buckets=buckets):
+                sample = np.array(found.get(feature.name, []), dtype=np.float32)
+                inner = np.arange(1, buckets) / buckets
+                # A value so frequent that it spans several buckets gets one of its own.
+                limits = np.unique(np.quantile(sample, inner)) if len(sample) else sample
+                boundaries[feature.name] = limits.astype(np.float32)
+    every = tuple(feature for features in features_of.values() for feature in features)
+    return Transform(every, vocabularies, boundaries)
+
+
+def _summarise(
+    features_of: Mapping[str, Sequence[Feature]], piece: Piece
+) -> Iterator[tuple[str, Summary]]:
+    parts: dict[str, list[Summary]] = {}
+    for first_row, batch in read_batches(piece):
+        place = (piece.ordinal << 40) + first_row
+        for feature in features_of[piece.dataset]:
+            values = leaf_values(batch.column(feature.column))
+            match feature.transform:
+                case Vocabulary(shared_with=None):
+                    parts.setdefault(feature.name, []).append(_count(values))
+                case Quantiles():
+                    numbers = to_numpy(values).astype(np.float64)
+                    sample = RowSample.of(numbers[np.isfinite(numbers)], place)
+                    parts.setdefault(feature.name, []).append(sample)
+    for name, summaries in parts.items():
+        yield name, _merge(summaries)
+
+
+def _count(values: ArrowArray) -> ValueCounts:
+    counts = values.drop_null().value_counts()
+    distinct = counts.field("values")
+    if pa.types.is_dictionary(distinct.type):
+        distinct = distinct.dictionary_decode()
+    return ValueCounts.of(
+        distinct.cast(pa.string()).cast(pa.binary()), counts.field("counts").to_numpy()
+    )
+
+
+def _merge(summaries: Iterable[Summary]) -> Summary:
+    parts = list(summaries)
+    return type(parts[0]).merge(parts)  # type: ignore[arg-type]  # all parts are of one type
+
+
+def _encode(name: str, summary: Summary) -> bytes:
+    if isinstance(summary, RowSample):
+        content: list[object] = summary.values.tolist()
+    else:
+        content = list(summary.top(len(summary.values)))
+    return json.dumps([name, content]).encode() + b"\n"

@@ -1,0 +1,87 @@
+"""What a recommender has to beat: popularity, popularity in the user's categories, likeness.
+
+Enters: past installs and the catalogue.  Leaves: for each query, whether the app it went on to
+install is among a baseline's first k.  None of them learns anything.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+Rows = NDArray[np.int32]  # rows of the app table: 0 for no app, else position + 1
+Hits = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Popularity:
+    """Apps by installs: `order [apps]` positions, the most popular first; `rank [apps]`."""
+
+    order: NDArray[np.int64]
+    rank: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, installed: Rows, n_apps: int) -> "Popularity":
+        counts = np.bincount(installed, minlength=n_apps + 1)[1:]
+        order = np.argsort(-counts, kind="stable")
+        rank = np.empty(n_apps, dtype=np.int64)
+        rank[order] = np.arange(n_apps)
+        return cls(order, rank)
+
+    def hits(self, app: Rows, k: int) -> Hits:
+        return self.rank[app - 1] < k
+
+
+def category_hits(
+    popularity: Popularity, category: NDArray[np.int32], history: Rows, app: Rows, k: int
+) -> Hits:
+    """Most popular apps of the categories that the user installed from lately.
+
+    category: code of every app, `[apps]`, from 1. Users without a history get the popular apps.
+    """
+    n_categories = int(category.max()) + 1
+    liked = np.zeros((len(app), n_categories), dtype=bool)
+    place = np.broadcast_to(np.arange(len(app))[:, None], history.shape)
+    liked[place[history > 0], category[history[history > 0] - 1]] = True
+    liked[~liked.any(axis=1)] = True
+    # Of each category, the ranks of its apps, rising: how many precede the app is one search.
+    before = np.zeros(len(app), dtype=np.int64)
+    target = popularity.rank[app - 1]
+    for code in range(n_categories):
+        ranks = np.sort(popularity.rank[category == code])
+        before += np.where(liked[:, code], np.searchsorted(ranks, target), 0)
+    return liked[np.arange(len(app)), category[app - 1]] & (before < k)
+
+
+def content_vectors(catalogue: pa.Table, dim: int, seed: int) -> NDArray[np.float32]:
+    """What the listing says of each app, `[apps, dim]`, unit length.
+
+    Category and tags are one-hot, projected to few dimensions by random signs (Achlioptas,
+    Database-friendly Random Projections, 2003); numbers come standardised beside them.
+    """
+    rng = np.random.default_rng(seed)
+    numbers = []
+    for name in ("size_mb", "price_usd", "rating", "reviews", "installs"):
+        column = np.asarray(catalogue[name].to_numpy(), dtype=np.float64)
+        value = np.log1p(np.nan_to_num(column, nan=np.nanmean(column)))
+        numbers.append(0.15 * (value - value.mean()) / value.std())
+    n_signs = dim - len(numbers)
+    category = catalogue["category"].combine_chunks().dictionary_encode()
+    tags = catalogue["tags"].combine_chunks()
+    tag = tags.flatten().dictionary_encode()
+    category_signs = rng.choice([-1.0, 1.0], (len(category.dictionary), n_signs))
+    tag_signs = rng.choice([-1.0, 1.0], (len(tag.dictionary), n_signs))
+    words = category_signs[category.indices.to_numpy()]
+    per_app = tag_signs[tag.indices.to_numpy()]
+    words += np.add.reduceat(per_app, tags.offsets.to_numpy()[:-1])
+    vectors = np.concatenate([words / np.sqrt(4 * n_signs), np.array(numbers).T], axis=1)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors.astype(np.float32)
+
+
+def profiles(vectors: NDArray[np.float32], history: Rows) -> NDArray[np.float32]:
+    """Mean content of each user's last apps, `[users, dim]`; zero without any."""
+    owned = (history > 0)[:, :, None]
+    total = (vectors[np.maximum(history - 1, 0)] * owned).sum(axis=1)
+    return total / np.maximum(owned.sum(axis=1), 1)

@@ -1,0 +1,144 @@
+"""The command line.  Each verb imports what it needs when it runs, so that help is immediate."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mlplatform.errors import AnomaliesFound, PlatformError
+
+if TYPE_CHECKING:
+    from recsys.online.recommender import Recommender
+
+app = typer.Typer(
+    name="storeloop",
+    help="An app store's recommender, end to end: from a world's logs to served answers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+WorkspaceOption = Annotated[
+    Path, typer.Option("--workspace", help="Directory that keeps all artifacts.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+WORKSPACE = Path("workspace")
+
+
+@app.command()
+def run(
+    config: Annotated[str, typer.Option(help="tiny, small, full, or a YAML file's path.")] = "full",
+    workspace: WorkspaceOption = WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the main job: from a new world to a served, measured recommender."""
+    from mlplatform.pipeline import Workspace
+    from mlplatform.pipeline import run as run_stages
+    from recsys import report
+    from recsys.config import load_config
+    from recsys.pipeline import stages
+
+    settings = load_config(config)
+    opened = Workspace(workspace)
+    with opened.locked(), report.Terminal() as terminal:
+        records = run_stages(stages(settings, opened), opened, terminal)
+    report.write_html(opened, records)
+    report.show(opened, records, as_json=as_json)
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="HTTP port.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    label: Annotated[str, typer.Option(help="Which version to serve.")] = "stable",
+    workspace: WorkspaceOption = WORKSPACE,
+    registry: Annotated[Path | None, typer.Option(help="Default: the workspace's.")] = None,
+    feature_store: Annotated[Path | None, typer.Option(help="Default: the workspace's.")] = None,
+) -> None:
+    """Serve the pushed bundle over HTTP; its documentation is at /docs."""
+    import uvicorn
+
+    from mlplatform.registry.registry import Registry
+    from recsys.online.service import create_app
+
+    store = feature_store or _feature_store(workspace)
+    versions = Registry(registry or workspace / "registry")
+    version = versions.labelled(label)
+    versions.verify(version)
+
+    def load() -> "Recommender":
+        from recsys.online.bundle import Bundle
+        from recsys.online.feature_store import FeatureStore
+        from recsys.online.recommender import Recommender
+
+        return Recommender(Bundle.load(version.path), FeatureStore(store))
+
+    uvicorn.run(create_app(load, version.number), host=host, port=port, log_level="warning")
+
+
+@app.command()
+def recommend(
+    user: Annotated[int, typer.Argument(min=0, help="A user's id.")],
+    k: Annotated[int, typer.Option(min=1, max=100, help="How many apps.")] = 10,
+    workspace: WorkspaceOption = WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Recommend apps to a user, without a server."""
+    from mlplatform.registry.registry import STABLE, Registry
+    from recsys import report
+    from recsys.online.bundle import Bundle
+    from recsys.online.feature_store import FeatureStore
+    from recsys.online.recommender import Recommender
+    from recsys.online.service import answer
+
+    store = FeatureStore(_feature_store(workspace))
+    version = Registry(workspace / "registry").labelled(STABLE)
+    profile = store.profiles([user])[0]
+    recommender = Recommender(Bundle.load(version.path), store)
+    result = answer(recommender, profile, k, version.number)
+    report.show_answer(result.model_dump(exclude_none=True), as_json=as_json)
+
+
+@app.command("list")
+def list_versions(workspace: WorkspaceOption = WORKSPACE, as_json: JsonOption = False) -> None:
+    """List the pushed versions and their labels."""
+    from mlplatform.registry.registry import Registry
+    from recsys import report
+
+    report.show_versions(Registry(workspace / "registry"), as_json=as_json)
+
+
+@app.command()
+def verify(workspace: WorkspaceOption = WORKSPACE) -> None:
+    """Check every file of every pushed version against its hash."""
+    from mlplatform.registry.registry import Registry
+
+    registry = Registry(workspace / "registry")
+    for version in registry.list():
+        registry.verify(version)
+        print(f"version {version.number}: {len(version.manifest['files'])} files, all as pushed")
+
+
+def main() -> None:
+    """Run the command; a mistake or a failure ends in one line, not in a stack trace."""
+    try:
+        app()
+    except PlatformError as error:
+        print(f"storeloop: {error}", file=sys.stderr)
+        raise SystemExit(1 if isinstance(error, AnomaliesFound) else 2) from None
+    except KeyboardInterrupt:
+        print("storeloop: stopped; run the same command to go on", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _feature_store(workspace: Path) -> Path:
+    from mlplatform.errors import NotFound
+    from mlplatform.pipeline import Workspace
+
+    if workspace.exists() and (store := Workspace(workspace).latest("build_feature_store")):
+        return store
+    raise NotFound(f"{workspace}: no feature store here; run `storeloop run` first")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""A run's configuration: one YAML file, checked whole before anything starts."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data_gen.config import WorldConfig
+from mlplatform.errors import InvalidArgument, NotFound
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Days(_Section):
+    """Which days of the log serve what; days are counted from 0."""
+
+    warm_up: int = Field(3, ge=1, description="days that only fill the apps' counters")
+    training: int = Field(4, ge=2, description="days trained on; the next one is evaluated on")
+
+    @property
+    def train(self) -> range:
+        return range(self.warm_up, self.warm_up + self.training)
+
+    @property
+    def evaluate(self) -> int:
+        return self.warm_up + self.training
+
+
+class Retrieval(_Section):
+    batch_size: int = Field(1024, ge=8)
+    negatives: int = Field(512, ge=1, description="apps of the whole catalogue, a batch")
+    epochs: int = Field(2, ge=1)
+    learning_rate: float = Field(0.02, gt=0)
+
+
+class Index(_Section):
+    leaves: int = Field(2000, ge=1)
+    leaves_to_search: int = Field(60, ge=1)
+    reorder: int = Field(400, ge=1)
+
+
+class Ranking(_Section):
+    kind: str = Field("wide_deep", pattern="^(linear|deep|wide_deep)$")
+    batch_requests: int = Field(512, ge=8)
+    epochs: int = Field(1, ge=1)
+    wide_buckets: int = Field(1 << 20, ge=1024)
+
+
+class Evaluation(_Section):
+    installs: int = Field(4000, ge=50, description="held-out installs that recall is measured on")
+    queries: int = Field(1000, ge=50, description="queries that the index is checked on")
+    requests: int = Field(30_000, ge=50, description="requests whose impressions are scored")
+    world_requests: int = Field(2000, ge=50, description="requests answered in the world itself")
+
+
+class Gate(_Section):
+    """Thresholds of the gate; `pipeline.py` says why each one."""
+
+    index_recall: float = 0.95
+    auc_low: float = 0.6
+    auc_high: float = 0.9
+
+
+class RunConfig(_Section):
+    seed: int = 1
+    world: WorldConfig
+    days: Days = Days()
+    retrieval: Retrieval = Retrieval()
+    index: Index = Index()
+    ranking: Ranking = Ranking()
+    evaluation: Evaluation = Evaluation()
+    gate: Gate = Gate()
+
+
+def load_config(name: str) -> RunConfig:
+    """A configuration by its name (`tiny`, `small`, `full`) or by a file's path.
+
+    Raises:
+        NotFound: there is no such configuration.
+        InvalidArgument: a key is unknown or a value out of range; every fault is named.
+    """
+    path = CONFIGS / f"{name}.yaml" if name.isidentifier() else Path(name)
+    known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.yaml")))
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise NotFound(
+            f"no configuration {name!r}: expected one of {known}, or a YAML file's path"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidArgument(
+            f"{path}: expected YAML, got a file that does not parse: {reason}"
+        ) from error
+    try:
+        return RunConfig.model_validate(content)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg'].lower()}"
+            f" (got {str(fault['input'])[:40]!r})"
+            for fault in error.errors()
+        )
+        raise InvalidArgument(f"{path}: {faults}") from None

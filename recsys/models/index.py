@@ -1,0 +1,91 @@
+"""The index: the apps nearest to a query by dot product, and the exact search to judge it by.
+
+Enters: app vectors `[apps, dim] float32`.  Leaves: positions in them, the best first.  ScaNN: a
+tree of leaves with spilling (SOAR; Sun et al., NeurIPS 2023), anisotropic quantization of what is
+in them (Guo et al., ICML 2020), exact scores for the best of those.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scann.scann_ops.py import scann_ops_pybind
+
+FILES = "scann"
+BLOCK = 256  # queries that the exact search scores at once
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """How large the tree is, and how much of it a query looks at."""
+
+    leaves: int = 2_000
+    leaves_to_search: int = 60
+    reorder: int = 400
+    training_sample: int = 200_000
+
+
+class AppIndex:
+    """A built index; `save` and `load` keep it in a directory."""
+
+    def __init__(self, searcher: Any) -> None:
+        self._searcher = searcher
+
+    @classmethod
+    def build(cls, vectors: NDArray[np.float32], settings: IndexSettings, k: int) -> "AppIndex":
+        """Index `vectors`; searches return `k` by default."""
+        builder = scann_ops_pybind.builder(vectors, k, "dot_product")
+        builder = builder.tree(
+            num_leaves=settings.leaves,
+            num_leaves_to_search=settings.leaves_to_search,
+            training_sample_size=min(settings.training_sample, len(vectors)),
+            soar_lambda=1.5,
+            overretrieve_factor=1.4,
+        )
+        builder = builder.score_ah(2, anisotropic_quantization_threshold=0.2)
+        return cls(builder.reorder(settings.reorder).build())
+
+    @property
+    def size(self) -> int:
+        """How many apps it holds."""
+        return int(self._searcher.size())
+
+    def save(self, directory: Path) -> None:
+        (directory / FILES).mkdir()
+        # Relative paths inside, so that the bundle can be moved.
+        self._searcher.serialize(str(directory / FILES), relative_path=True)
+
+    @classmethod
+    def load(cls, directory: Path) -> "AppIndex":
+        return cls(scann_ops_pybind.load_searcher(str(directory / FILES)))
+
+    def search(
+        self, queries: NDArray[np.float32], k: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Positions and scores of the best `k`, both `[queries, k]`; position -1: fewer found."""
+        at, scores = self._searcher.search_batched(queries, final_num_neighbors=k)
+        found = np.isfinite(scores)
+        return np.where(found, at, -1).astype(np.int64), np.asarray(scores, dtype=np.float32)
+
+
+def exact_search(
+    vectors: NDArray[np.float32], queries: NDArray[np.float32], k: int
+) -> NDArray[np.int64]:
+    """The true best `k` positions of each query, `[queries, k]`, the best first."""
+    return np.concatenate(
+        [_top(queries[at : at + BLOCK] @ vectors.T, k) for at in range(0, len(queries), BLOCK)]
+    )
+
+
+def recall(found: NDArray[np.int64], true: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Share of each query's true positions that were found, `[queries]`."""
+    hits = [len(np.intersect1d(a, b)) for a, b in zip(found, true, strict=True)]
+    return np.array(hits) / true.shape[1]
+
+
+def _top(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(best, order, axis=1)

@@ -1,0 +1,64 @@
+"""The bundle: all parts of one version, promoted and rolled back as one.
+
+Enters: a directory written by the training stages.  Leaves: its parts, loaded and checked to
+belong together.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mlplatform.data.spans import read_parquet
+from mlplatform.errors import DataCorrupt
+from mlplatform.training.runtime import tensorflow
+from mlplatform.transform.transform import Transform
+from recsys import features
+from recsys.apps import AppTable
+
+TRANSFORM = "transform.json"
+VECTORS = "app_vectors.npy"
+CATALOGUE = "catalogue.parquet"
+QUERY_TOWER = "query_tower"
+RANKER = "ranker"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Loaded parts. `query` and `rank` are the exported models' `codes` signatures."""
+
+    transform: Transform
+    apps: AppTable
+    catalogue: pa.Table  # in the order of `apps.ids`
+    vectors: NDArray[np.float32]  # [apps, dim]
+    index: Any  # an AppIndex
+    query: Any
+    rank: Any
+    _models: Any  # keeps the loaded models' variables alive
+
+    @classmethod
+    def load(cls, directory: Path) -> "Bundle":
+        """Load a bundle.
+
+        Raises:
+            DataCorrupt: a part is damaged, or two parts belong to different versions.
+        """
+        from recsys.models.index import AppIndex
+
+        tf = tensorflow()
+        transform = Transform.load(directory / TRANSFORM, features.ALL)
+        apps = AppTable.load(directory)
+        vectors = np.load(directory / VECTORS, mmap_mode="r", allow_pickle=False)
+        index = AppIndex.load(directory)
+        if not len(apps) == len(vectors) == index.size:
+            raise DataCorrupt(
+                f"{directory}: parts of different versions: {len(apps)} apps, {len(vectors)} "
+                f"vectors, {index.size} in the index; push the bundle again"
+            )
+        models = [tf.saved_model.load(str(directory / name)) for name in (QUERY_TOWER, RANKER)]
+        query, rank = (model.signatures["codes"] for model in models)
+        catalogue = read_parquet(directory / CATALOGUE)
+        return cls(transform, apps, catalogue, vectors, index, query, rank, models)

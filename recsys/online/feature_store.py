@@ -1,0 +1,113 @@
+"""The feature store: what serving knows of users and apps at the moment of a request.
+
+Enters: the event log up to a day.  Leaves: a directory with an embedded key-value store (LMDB) of
+users, and arrays of app counters.  It is written by the same functions that write training rows,
+so both say the same of the same moment.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mlplatform.errors import DataCorrupt, NotFound
+from recsys import features
+from recsys.examples import AppCounters, EventLog, owned_lists, request_columns
+
+_MAP_BYTES = 8 << 30  # address space that LMDB may use; the file grows as it needs
+_WRITE_ROWS = 20_000
+# Of the request's features, those that depend on the visit and not on the user.
+VISIT_FEATURES = ("hour_of_day", "network")
+PROFILE_FEATURES = [
+    *(f.name for f in features.REQUEST if f.name not in VISIT_FEATURES),
+    features.HISTORY.name,
+    features.OWNED.name,
+]
+
+Profile = dict[str, Any]
+
+
+def write_feature_store(log: EventLog, day: int, directory: Path) -> int:
+    """Write what is known at the start of `day`; return how many users there are."""
+    history = log.history(before_day=day)
+    users = log.users.filter(pa.compute.less_equal(log.users["signup_day"], day))[
+        "user_id"
+    ].to_numpy()
+    environment = lmdb.open(str(directory / "users"), map_size=_MAP_BYTES, readahead=False)
+    encoder = msgspec.msgpack.Encoder()
+    for start in range(0, len(users), _WRITE_ROWS):
+        some = users[start : start + _WRITE_ROWS]
+        hour = np.full(len(some), 24.0 * day)
+        table = request_columns(log, history, some, hour, pa.nulls(len(some), pa.string()))
+        table = table.append_column(features.OWNED.name, owned_lists(history, some, hour))
+        rows = table.select(PROFILE_FEATURES).to_pylist()
+        with environment.begin(write=True) as transaction:
+            for user, row in zip(some.tolist(), rows, strict=True):
+                transaction.put(_key(user), encoder.encode(row), append=True)
+    environment.sync(True)
+    environment.close()
+    counters = AppCounters.of(log, day)
+    np.savez(directory / "day.npz", day=np.array(day))
+    for name in ("ids", "release_day", "impressions", "installs", "install_rate"):
+        np.save(directory / f"counters.{name}.npy", getattr(counters, name), allow_pickle=False)
+    return len(users)
+
+
+class FeatureStore:
+    """Reads what `write_feature_store` wrote; safe to share between threads."""
+
+    def __init__(self, directory: Path) -> None:
+        """Open a store.
+
+        Raises:
+            DataCorrupt: the directory does not hold one.
+        """
+        try:
+            self._users = lmdb.open(str(directory / "users"), readonly=True, lock=False)
+            self.day = int(np.load(directory / "day.npz", allow_pickle=False)["day"])
+            self.counters = AppCounters(
+                *(
+                    np.load(directory / f"counters.{name}.npy", mmap_mode="r", allow_pickle=False)
+                    for name in ("ids", "release_day", "impressions", "installs", "install_rate")
+                )
+            )
+        except (lmdb.Error, OSError, ValueError, KeyError) as error:
+            raise DataCorrupt(
+                f"{directory}: expected a feature store, got one that does not open ({error}); "
+                "delete it and run `storeloop run` again"
+            ) from error
+        self._decoder = msgspec.msgpack.Decoder(dict[str, Any])
+
+    def profiles(self, users: Sequence[int]) -> list[Profile]:
+        """The profile of each user, by feature name, the history among them.
+
+        Raises:
+            NotFound: a user has never signed up.
+        """
+        with self._users.begin() as transaction:
+            found = [transaction.get(_key(user)) for user in users]
+        for user, value in zip(users, found, strict=True):
+            if value is None:
+                raise NotFound(
+                    f"user {user} is unknown; ask with an inline profile instead of a user id"
+                )
+        return [self._decoder.decode(value) for value in found]
+
+    def user_ids(self) -> Iterator[int]:
+        """Every known user."""
+        with self._users.begin() as transaction:
+            for key in transaction.cursor().iternext(values=False):
+                yield int.from_bytes(key, "big")
+
+    def app_columns(self, app_ids: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
+        """The impression features of each app, as of the store's day."""
+        return self.counters.columns(app_ids, self.day)
+
+
+def _key(user: int) -> bytes:
+    return user.to_bytes(8, "big")

@@ -1,0 +1,206 @@
+"""Stages from the world to a transform: data is made, joined, described, checked, analyzed."""
+
+from typing import Any
+
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+
+from data_gen import sessions
+from data_gen.world import World, build_world, load_truth, save_truth
+from mlplatform.data import schema as schemas
+from mlplatform.data.spans import span_files, write_parquet, write_span
+from mlplatform.data.validation import require_no_anomalies
+from mlplatform.data.validation import validate as validate_statistics
+from mlplatform.pipeline import Context
+from recsys import examples, features
+from recsys.config import RunConfig
+
+OBSERVABLE, TRUTH, EVENTS, SPANS = "observable", "truth", "events", "spans"
+BACKLOG_DAY = -1
+DATASETS = ("apps", "requests", "impressions", "positives")
+TRAINING, SERVING = "TRAINING", "SERVING"
+STATISTICS, SCHEMA = "statistics.pb", "schema.pbtxt"
+# Keys, times and propensities: true of one row alone, so no schema limits them.
+KEYS = ("request_id", "user_id", "app_id", "hour", "propensity")
+
+
+def generate_world(config: RunConfig, context: Context) -> dict[str, Any]:
+    """-> observable/{apps,users,owned}.parquet, and the hidden truth apart from them."""
+    days = config.days.evaluate + 1
+    context.progress.expect(config.world.apps_by(days) + config.world.users_by(days))
+    world, apps, users = build_world(config.world, days, context.progress.advance)
+    _, owned = sessions.first_memory(world)
+    for folder in (OBSERVABLE, TRUTH):
+        (context.output / folder).mkdir()
+    save_truth(world, context.output / TRUTH)
+    for name, table in (("apps", apps), ("users", users), ("owned", owned)):
+        write_parquet(table, context.output / OBSERVABLE / f"{name}.parquet")
+    return {"rows": len(apps) + len(users), "apps": len(apps), "users": len(users)}
+
+
+def simulate_days(config: RunConfig, context: Context) -> dict[str, Any]:
+    """-> events/day=NNN/{requests,impressions,installs}.parquet under the logged policy.
+
+    And, hidden, what users own and have seen on the morning of the evaluation day.
+    """
+    world = load_world(config, context)
+    memory, _ = sessions.first_memory(world)
+    days = config.days.evaluate + 1
+    context.progress.expect(days)
+    rows = shown = from_shown = 0
+    for number in range(days):
+        if number == config.days.evaluate:
+            (context.output / TRUTH).mkdir()
+            memory.save(context.output / TRUTH)
+        day = sessions.simulate_day(world, memory, number)
+        folder = context.output / EVENTS / f"day={number:03d}"
+        folder.mkdir(parents=True)
+        for name in examples.EVENT_TABLES:
+            write_parquet(getattr(day, name), folder / f"{name}.parquet")
+            rows += len(getattr(day, name))
+        shown += len(day.impressions)
+        from_shown += len(day.installs) - day.installs["request_id"].null_count
+        context.progress.advance(1)
+    return {"rows": rows, "impressions": shown, "installs per impression": from_shown / shown}
+
+
+def join_examples(config: RunConfig, context: Context) -> dict[str, Any]:
+    """-> spans/DATASET/day=NNN: training examples, and the catalogue of the evaluation day."""
+    log = examples.EventLog.read(
+        context.inputs["generate_world"] / OBSERVABLE, context.inputs["simulate_days"] / EVENTS
+    )
+    history = log.history()
+    root = context.output / SPANS
+    days = config.days
+    context.progress.expect(days.training + 1)
+    rows = 0
+
+    def write(dataset: str, day: int, table: Any) -> None:
+        nonlocal rows
+        write_span(root, dataset, day, table)
+        rows += len(table)
+
+    write("positives", BACKLOG_DAY, examples.backlog_positives(log, history))
+    for day in (*days.train, days.evaluate):
+        # Training knows what was reported by its end; the evaluation day is labelled in full.
+        known_by = 24.0 * days.evaluate if day < days.evaluate else 24.0 * (day + 3)
+        counters = examples.AppCounters.of(log, day)
+        write("requests", day, examples.requests_of(log, history, day))
+        write("impressions", day, examples.impressions_of(log, counters, day, known_by))
+        write("positives", day, examples.positives_of(log, history, day, known_by))
+        context.progress.advance(1)
+    write("apps", days.evaluate, log.apps_by(days.evaluate))
+    return {"rows": rows}
+
+
+def build_feature_store(config: RunConfig, context: Context) -> dict[str, Any]:
+    """-> users (LMDB) and counters of apps, as of the morning of the evaluation day."""
+    from recsys.online.feature_store import write_feature_store
+
+    log = examples.EventLog.read(
+        context.inputs["generate_world"] / OBSERVABLE, context.inputs["simulate_days"] / EVENTS
+    )
+    return {"rows": write_feature_store(log, config.days.evaluate, context.output)}
+
+
+def compute_statistics(config: RunConfig, context: Context) -> dict[str, Any]:
+    """-> statistics.pb: every dataset of every day, one entry 'DATASET/DAY' each."""
+    from mlplatform.data.statistics import compute_statistics as compute
+
+    root = context.inputs["join_examples"] / SPANS
+    datasets = {
+        f"{dataset}/{day}": span_files(root, dataset, [day])
+        for dataset in DATASETS
+        for day in days_of(config, dataset)
+    }
+    statistics = compute(datasets)
+    (context.output / STATISTICS).write_bytes(statistics.SerializeToString(deterministic=True))
+    rows = sum(one.num_examples for one in statistics.datasets)
+    cells = sum(one.num_examples * len(one.features) for one in statistics.datasets)
+    return {"rows": rows, "cells": cells}
+
+
+def infer_schema(config: RunConfig, context: Context) -> dict[str, Any]:
+    """-> DATASET/schema.pbtxt: what the first training day looks like, and who must have what."""
+    statistics = _read_statistics(context)
+    n_features = 0
+    for dataset in DATASETS:
+        first = days_of(config, dataset)[0]
+        schema = schemas.infer_schema(statistics[f"{dataset}/{first}"])
+        for feature in schema.feature:
+            if feature.name in KEYS:
+                feature.ClearField("domain")
+        schema.default_environment[:] = [TRAINING, SERVING]
+        if dataset == "impressions":
+            training_only = [f.name for f in features.IMPRESSION if f.training_only]
+            for name in (features.LABEL.name, *training_only, "propensity"):
+                schemas.set_environments(schema, name, not_in_environments=[SERVING])
+        _relax(schema)
+        (context.output / dataset).mkdir()
+        schemas.save_schema(schema, context.output / dataset / SCHEMA)
+        n_features += len(schema.feature)
+    return {"rows": n_features}
+
+
+def validate(config: RunConfig, context: Context) -> dict[str, Any]:
+    """-> anomalies.pbtxt; stops the run if a day contradicts the schema."""
+    statistics = _read_statistics(context)
+    text = []
+    for dataset in DATASETS:
+        schema = schemas.load_schema(context.inputs["infer_schema"] / dataset / SCHEMA)
+        for day in days_of(config, dataset):
+            name = f"{dataset}/{day}"
+            anomalies = validate_statistics(statistics[name], schema, environment=TRAINING)
+            require_no_anomalies(anomalies, f"span {name}")
+            anomalies.ClearField("baseline")
+            text.append(f"# {name}\n{text_format.MessageToString(anomalies)}")
+    (context.output / "anomalies.pbtxt").write_text("".join(text), encoding="utf-8")
+    return {"rows": len(text), "anomalies": 0}
+
+
+def analyze(config: RunConfig, context: Context) -> dict[str, Any]:
+    """-> transform.json: vocabularies and quantiles, from the training days alone."""
+    from mlplatform.transform.analyze import analyze as analyze_features
+
+    root = context.inputs["join_examples"] / SPANS
+    transform = analyze_features(
+        {
+            "requests": features.REQUEST,
+            "apps": features.APP,
+            "impressions": features.IMPRESSION,
+        },
+        {
+            "requests": span_files(root, "requests", config.days.train),
+            "apps": span_files(root, "apps", [config.days.evaluate]),
+            "impressions": span_files(root, "impressions", config.days.train),
+        },
+    )
+    transform.save(context.output / "transform.json")
+    return {"rows": sum(len(values) for values in transform.vocabularies.values())}
+
+
+def load_world(config: RunConfig, context: Context) -> World:
+    return load_truth(config.world, context.inputs["generate_world"] / TRUTH)
+
+
+def days_of(config: RunConfig, dataset: str) -> list[int]:
+    """The days that a dataset has spans of; of the catalogue there is one snapshot."""
+    if dataset == "apps":
+        return [config.days.evaluate]
+    return [*config.days.train, config.days.evaluate]
+
+
+def _read_statistics(context: Context) -> dict[str, statistics_pb2.DatasetFeatureStatistics]:
+    content = (context.inputs["compute_statistics"] / STATISTICS).read_bytes()
+    parsed = statistics_pb2.DatasetFeatureStatisticsList.FromString(content)
+    return {one.name: one for one in parsed.datasets}
+
+
+def _relax(schema: schema_pb2.Schema) -> None:
+    """One day does not show how much of a feature may be missing, or how long lists get."""
+    for feature in schema.feature:
+        if 0 < feature.presence.min_fraction < 1:
+            feature.presence.min_fraction *= 0.9
+        if feature.HasField("value_count"):
+            feature.value_count.ClearField("max")
+            feature.value_count.min = 0

@@ -1,0 +1,186 @@
+"""Stages that prove the result: installs in the world itself, and answers over HTTP."""
+
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from data_gen import keyed, sessions
+from data_gen.memory import Memory
+from data_gen.world import Requests, World
+from mlplatform.artifacts import read_json, to_json
+from mlplatform.errors import Unavailable
+from mlplatform.evaluation.metrics import WeightedMetric, difference, intervals, mean_of
+from mlplatform.pipeline import Context
+from recsys import evaluation
+from recsys.baselines import Popularity
+from recsys.config import RunConfig
+from recsys.online.bundle import Bundle
+from recsys.online.feature_store import FeatureStore
+from recsys.online.recommender import Recommender
+from recsys.stages.data import SPANS, TRUTH, load_world
+from recsys.stages.release import BUNDLE
+from recsys.training_data import Positives
+
+SLATE = 10
+USERS_ASKED = 3
+READY_SECONDS = 120
+FIGURES, ANSWERS = "world.json", "answers.json"
+
+
+def measure_in_world(config: RunConfig, context: Context) -> dict[str, Any]:
+    """-> world.json: installs per request of the system and of what it is compared with.
+
+    All answer the same requests of the evaluation day and meet the same luck.
+    """
+    world = load_world(config, context)
+    memory = Memory.load(
+        context.inputs["simulate_days"] / TRUTH, world.apps.group, world.apps.category
+    )
+    day = config.days.evaluate
+    visits = sessions.visits(world, day)
+    visits = visits.take(
+        evaluation.sample(len(visits), config.evaluation.world_requests, config.seed)
+    )
+    bundle = Bundle.load(context.inputs["evaluate"] / BUNDLE)
+    store = FeatureStore(context.inputs["build_feature_store"])
+    context.progress.expect(4 * len(visits))
+    slates: dict[str, NDArray[np.int64]] = {}
+    candidates = _system(bundle, store, visits, slates)
+    context.progress.advance(len(visits))
+    root = context.inputs["join_examples"] / SPANS
+    past = Positives.read(root, [-1, *config.days.train], bundle.transform, bundle.apps)
+    slates["popular"] = _popular(bundle, Popularity.of(past.app, len(bundle.apps)), memory, visits)
+    live = config.world.apps_by(day)
+    draw = keyed.uniform(config.seed, "random policy", visits.request_id[:, None], np.arange(SLATE))
+    slates["random"] = (draw * live).astype(np.int64)
+    slates["oracle"] = _oracle(world, visits, memory, live, context)
+
+    metrics: dict[str, WeightedMetric] = {}
+    for name, slate in slates.items():
+        expected = world.install_probability(visits, slate, memory).sum(axis=1)
+        installed = world.answer(visits, slate, memory).sum(axis=1)
+        metrics[f"expected installs per request: {name}"] = mean_of(expected.astype(np.float64))
+        metrics[f"installs per request: {name}"] = mean_of(installed.astype(np.float64))
+    for name in ("popular", "random"):
+        metrics[f"installs per request: system - {name}"] = difference(
+            metrics["installs per request: system"], metrics[f"installs per request: {name}"]
+        )
+    of = {name: metrics[f"expected installs per request: {name}"] for name in slates}
+    metrics["share of the gap from popular to oracle closed"] = lambda w: (
+        (of["system"](w) - of["popular"](w)) / (of["oracle"](w) - of["popular"](w))
+    )
+    new_from = config.world.apps_by(config.days.train[0])
+    is_new = (candidates >= new_from).sum(axis=1).astype(np.float64)
+    metrics["candidates released after training began, per request"] = mean_of(is_new)
+    shown_new = (slates["system"] >= new_from).sum(axis=1).astype(np.float64)
+    metrics["of them shown, per request"] = mean_of(shown_new)
+    figures = intervals(metrics, visits.user, config.seed)
+    (context.output / FIGURES).write_bytes(
+        to_json({name: asdict(figure) for name, figure in figures.items()})
+    )
+    return {"rows": len(slates) * len(visits)}
+
+
+def serve(config: RunConfig, registry: Path, context: Context) -> dict[str, Any]:
+    """-> answers.json: what the pushed bundle's server answered to real HTTP requests."""
+    version = read_json(context.inputs["push"] / "version.json")["version"]
+    store = context.inputs["build_feature_store"]
+    users = FeatureStore(store).user_ids()
+    known = [user for user, _ in zip(users, range(10_000), strict=False)]
+    step = max(1, len(known) // USERS_ASKED)
+    bodies: list[dict[str, Any]] = [
+        {"user_id": user, "k": 5, "context": {"hour_of_day": 20, "network": "wifi"}}
+        for user in known[step // 2 :: step][:USERS_ASKED]
+    ]
+    bodies.append({"profile": {"country": "BR", "age_band": "18-24", "os_version": 9}, "k": 5})
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable, "-m", "recsys.cli", "serve", "--port", str(port),
+        "--registry", str(registry), "--feature-store", str(store),
+    ]  # fmt: skip
+    log = context.output / "server.log"
+    with log.open("wb") as stream:
+        server = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait_until_ready(server, url, log)
+            answers = [
+                httpx.post(f"{url}/v1/recommendations", json=body, timeout=30).json()
+                for body in bodies
+            ]
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+    log.unlink()
+    content = [{"request": q, "answer": a} for q, a in zip(bodies, answers, strict=True)]
+    (context.output / ANSWERS).write_bytes(to_json(content))
+    return {"rows": len(answers), "version": version}
+
+
+def _system(
+    bundle: Bundle, store: FeatureStore, visits: Requests, slates: dict[str, NDArray[np.int64]]
+) -> NDArray[np.int64]:
+    """The system's slates, by the code that serves; returns its candidates."""
+    recommender = Recommender(bundle, store)
+    rows = [
+        profile
+        | {
+            "hour_of_day": int(hour % 24),
+            "network": "metered" if metered else "wifi",
+        }
+        for profile, hour, metered in zip(
+            store.profiles(visits.user.tolist()), visits.hour, visits.metered, strict=True
+        )
+    ]
+    answer = recommender.recommend(recommender.table(rows), SLATE)
+    slates["system"] = answer.app_ids
+    return answer.candidates
+
+
+def _popular(
+    bundle: Bundle, popularity: Popularity, memory: Memory, visits: Requests
+) -> NDArray[np.int64]:
+    """The most installed apps that the user does not own."""
+    top = bundle.apps.ids[popularity.order[: SLATE + memory.owned.shape[1]]]
+    owned = (memory.owned[visits.user][:, None, :] == top[None, :, None]).any(axis=2)
+    order = np.argsort(owned, axis=1, kind="stable")[:, :SLATE]
+    slates: NDArray[np.int64] = top[order]
+    return slates
+
+
+def _oracle(
+    world: World, visits: Requests, memory: Memory, live: int, context: Context
+) -> NDArray[np.int64]:
+    block = 256
+    parts = []
+    for at in range(0, len(visits), block):
+        part = visits.take(slice(at, at + block))
+        parts.append(world.oracle_slates(part, SLATE, memory, live))
+        context.progress.advance(3 * len(part))
+    return np.concatenate(parts)
+
+
+def _wait_until_ready(server: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            if httpx.get(f"{url}/readyz", timeout=2).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    said = log.read_text(errors="replace").strip().splitlines()[-1:] or ["nothing"]
+    raise Unavailable(
+        f"the server was not ready within {READY_SECONDS} s; its last words: {said[0]}"
+    )

@@ -1,0 +1,143 @@
+"""Stages between a trained model and a served one: evaluate, gate, push."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import logit
+
+from mlplatform.artifacts import hash_files, link_tree, read_json, to_json
+from mlplatform.data.spans import read_span, write_parquet
+from mlplatform.evaluation.gate import Threshold, judge, require_blessed
+from mlplatform.evaluation.metrics import Interval
+from mlplatform.pipeline import Context
+from mlplatform.registry.registry import Registry
+from mlplatform.training.runtime import tensorflow
+from recsys import evaluation
+from recsys.config import RunConfig
+from recsys.online.bundle import CATALOGUE, QUERY_TOWER, RANKER, TRANSFORM, Bundle
+from recsys.stages.data import SPANS, TRUTH, load_world
+from recsys.stages.models import CURVE, LINEAR
+from recsys.training_data import Positives, Slates
+
+BUNDLE, FIGURES, BLESSING = "bundle", "figures.json", "blessing.json"
+
+
+def evaluate(config: RunConfig, context: Context) -> dict[str, Any]:
+    """-> bundle/, its parts put together; figures.json, what they are worth on the later day."""
+    bundle_path = context.output / BUNDLE
+    _assemble(config, context, bundle_path)
+    bundle = Bundle.load(bundle_path)
+    root = context.inputs["join_examples"] / SPANS
+    day, seed, wanted = config.days.evaluate, config.seed, config.evaluation
+
+    positives = Positives.read(root, [day], bundle.transform, bundle.apps)
+    few = evaluation.sample(len(positives), wanted.installs, seed)
+    held_out = Positives(*(array[few] for array in vars(positives).values()))
+    past = Positives.read(root, [-1, *config.days.train], bundle.transform, bundle.apps)
+    shown = read_span(root, "impressions", config.days.train, ["app_id"])["app_id"].to_numpy()
+    rows = bundle.apps.rows_of(shown)
+    slices = evaluation.catalogue_slices(
+        bundle.catalogue,
+        np.bincount(rows, minlength=len(bundle.apps) + 1)[1:],
+        config.days.train[0],
+        config.world.users_by(config.days.train[0]),
+    )
+    queries = bundle.query(
+        request=held_out.request[: wanted.queries], history=held_out.history[: wanted.queries]
+    )["vector"].numpy()
+    figures = evaluation.evaluate_index(bundle, queries, seed)
+    figures |= evaluation.evaluate_retrieval(bundle, held_out, past.app, slices, seed)
+
+    every = Slates.read(root, [day], bundle.transform, bundle.apps)
+    slates = every.take(evaluation.sample(len(every), wanted.requests, seed))
+    linear = tensorflow().saved_model.load(str(context.inputs["train_ranker"] / LINEAR))
+    installs = np.bincount(past.app, minlength=len(bundle.apps) + 1)[1:]
+    served = slates.at_the_top(bundle.transform)
+    figures |= evaluation.evaluate_ranking(
+        slates,
+        {
+            "system": evaluation.score_slates(bundle.rank, slates, slates.impression),
+            "linear": evaluation.score_slates(
+                linear.signatures["codes"], slates, slates.impression
+            ),
+            "system, as if at the top": evaluation.score_slates(bundle.rank, slates, served),
+            "popular": evaluation.popularity_scores(bundle, slates, installs),
+            "oracle": _oracle_scores(config, context, bundle, slates),
+        },
+        seed,
+    )
+    content = {name: asdict(figure) for name, figure in figures.items()}
+    (context.output / FIGURES).write_bytes(to_json(content))
+    return {"rows": len(held_out) + int((slates.label >= 0).sum()), "index holds": len(bundle.apps)}
+
+
+def gate(config: RunConfig, context: Context) -> dict[str, Any]:
+    """-> blessing.json; stops the run when the model did not earn it."""
+    stage = context.inputs["evaluate"]
+    wanted = config.gate
+    thresholds = [
+        Threshold(
+            "index recall@100", "a coarser index loses apps the towers would find",
+            above=wanted.index_recall,
+        ),
+        Threshold("AUC: system", "a ranker this weak is no better than popularity",
+                  above=wanted.auc_low),
+        Threshold("AUC: system", "nothing honest is this good here: look for a leaked label",
+                  below=wanted.auc_high),
+        Threshold("AUC: system - popular", "popularity is free", above=0.0),
+        Threshold("recall@100: system - popular", "popularity is free", above=0.0),
+    ]  # fmt: skip
+    blessing = judge(read_figures(stage), thresholds, hash_files(stage / BUNDLE))
+    require_blessed(blessing)
+    (context.output / BLESSING).write_bytes(to_json(blessing))
+    return {"rows": len(thresholds), "blessed": True}
+
+
+def push(config: RunConfig, registry: Path, context: Context) -> dict[str, Any]:
+    """-> the registry's next version, labelled stable."""
+    manifest = {
+        "blessing": read_json(context.inputs["gate"] / BLESSING),
+        "figures": read_json(context.inputs["evaluate"] / FIGURES),
+        "configuration": config.model_dump(mode="json"),
+        "spans": list(config.days.train),
+    }
+    version = Registry(registry).push(context.inputs["evaluate"] / BUNDLE, manifest)
+    (context.output / "version.json").write_bytes(to_json({"version": version.number}))
+    return {"rows": len(version.manifest["files"]), "version": version.number}
+
+
+def read_figures(stage: Path) -> dict[str, Interval]:
+    return {name: Interval(**value) for name, value in read_json(stage / FIGURES).items()}
+
+
+def _assemble(config: RunConfig, context: Context, bundle: Path) -> None:
+    """Link every part into one directory; what only training needed stays behind."""
+    retrieval, ranker = context.inputs["train_retrieval"], context.inputs["train_ranker"]
+    link_tree(retrieval / QUERY_TOWER, bundle / QUERY_TOWER)
+    link_tree(ranker / RANKER, bundle / RANKER)
+    link_tree(context.inputs["build_index"], bundle)
+    link_tree(retrieval, bundle, only="*.npy")
+    link_tree(context.inputs["analyze"], bundle, only=TRANSFORM)
+    link_tree(context.inputs["infer_schema"], bundle / "schema")
+    for folder in (bundle, bundle / "schema"):
+        for name in ("stage.json", CURVE):
+            (folder / name).unlink(missing_ok=True)
+    root = context.inputs["join_examples"] / SPANS
+    catalogue = read_span(root, "apps", [config.days.evaluate]).sort_by("app_id")
+    write_parquet(catalogue, bundle / CATALOGUE)
+
+
+def _oracle_scores(config: RunConfig, context: Context, bundle: Bundle, slates: Slates) -> Any:
+    """The world's own logit of every shown app, the place included: no model can know more."""
+    from data_gen.memory import Memory
+    from data_gen.world import Requests
+
+    world = load_world(config, context)
+    truth = context.inputs["simulate_days"] / TRUTH
+    memory = Memory.load(truth, world.apps.group, world.apps.category)
+    requests = Requests(slates.request_id, slates.user, slates.hour, slates.metered)
+    app_ids = np.where(slates.app > 0, bundle.apps.ids[np.maximum(slates.app - 1, 0)], -1)
+    probability = world.install_probability(requests, app_ids, memory)
+    return logit(np.clip(probability, 1e-9, 1 - 1e-9))
