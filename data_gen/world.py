@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -187,7 +188,7 @@ class World:
         """`[16 + 3 + categories, apps]`."""
         one_hot = np.zeros((len(marginals.categories()), len(apps)), dtype=np.float32)
         one_hot[self.apps.category[apps], apps] = 1
-        rows = [
+        rows: list[Any] = [
             self.config.behaviour.taste * self.apps.topic[apps].T,
             self._static(apps, day)[None],
             self.config.behaviour.price * np.log1p(self.apps.price_usd[apps])[None],
@@ -198,7 +199,7 @@ class World:
 
     def _oracle_users(self, requests: Requests) -> Float:
         users, user = self.users, requests.user
-        columns = [
+        columns: list[Any] = [
             users.taste_on(int(requests.day[0]), user),
             np.ones((len(requests), 1)),
             users.price_sensitivity[user][:, None],
@@ -250,9 +251,8 @@ def save_truth(world: World, directory: Path) -> None:
 def load_truth(config: WorldConfig, directory: Path) -> World:
     """The world whose hidden arrays `save_truth` wrote, mapped from disk."""
 
-    def read(name: str) -> NDArray[np.generic]:
-        array: NDArray[np.generic] = np.load(directory / f"{name}.npy", mmap_mode="r")
-        return array
+    def read(name: str) -> Any:
+        return np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
     apps = AppTruth(**{f.name: read(f"apps.{f.name}") for f in fields(AppTruth)})
     users = UserTruth(**{f.name: read(f"users.{f.name}") for f in fields(UserTruth)})

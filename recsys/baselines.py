@@ -64,7 +64,7 @@ def content_vectors(catalogue: pa.Table, dim: int, seed: int) -> NDArray[np.floa
     numbers = []
     for name in ("size_mb", "price_usd", "rating", "reviews", "installs"):
         column = np.asarray(catalogue[name].to_numpy(), dtype=np.float64)
-        value = np.log1p(np.nan_to_num(column, nan=np.nanmean(column)))
+        value = np.log1p(np.nan_to_num(column, nan=float(np.nanmean(column))))
         numbers.append(0.15 * (value - value.mean()) / value.std())
     n_signs = dim - len(numbers)
     category = catalogue["category"].combine_chunks().dictionary_encode()

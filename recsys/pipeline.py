@@ -1,8 +1,8 @@
 """The table of contents: every stage of the main job, in order, each edge a named artifact.
 
     generate_world ─► simulate_days ─► join_examples ─► build_feature_store
-      ─► compute_statistics ─► infer_schema ─► validate ─► analyze ─► train_retrieval ─► build_index ─► train_ranker
-      ─► evaluate ─► gate ─► push ─► measure_in_world ─► serve
+      ─► compute_statistics ─► infer_schema ─► validate ─► analyze ─► train_retrieval
+      ─► build_index ─► train_ranker ─► evaluate ─► gate ─► push ─► measure_in_world ─► serve
 
 What a stage does is in `stages/`; here stands what it reads, and what it is run with.
 """
@@ -90,7 +90,7 @@ def stages(config: RunConfig, workspace: Workspace) -> list[Stage]:
                 "train_retrieval",
                 "build_index",
                 "train_ranker",
-            ),  # fmt: skip
+            ),
             days | config.evaluation.model_dump() | {"seed": seed},
             (*SERVING, "recsys.stages.release", "data_gen"),
         ),

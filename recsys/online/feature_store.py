@@ -91,12 +91,14 @@ class FeatureStore:
         """
         with self._users.begin() as transaction:
             found = [transaction.get(_key(user)) for user in users]
-        for user, value in zip(users, found, strict=True):
-            if value is None:
-                raise NotFound(
-                    f"user {user} is unknown; ask with an inline profile instead of a user id"
-                )
-        return [self._decoder.decode(value) for value in found]
+        return [self._decode(user, value) for user, value in zip(users, found, strict=True)]
+
+    def _decode(self, user: int, value: bytes | None) -> Profile:
+        if value is None:
+            raise NotFound(
+                f"user {user} is unknown; ask with an inline profile instead of a user id"
+            )
+        return self._decoder.decode(value)
 
     def user_ids(self) -> Iterator[int]:
         """Every known user."""

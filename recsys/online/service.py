@@ -37,7 +37,7 @@ def _profile_model() -> type[BaseModel]:
     fields: dict[str, Any] = {}
     for name in PROFILE_FEATURES:
         feature = declared[name]
-        kind = _TYPES[feature.dtype]
+        kind: Any = _TYPES[feature.dtype]
         if feature.width > 1:
             kind = Annotated[list[kind], Field(max_length=feature.width)]
         unit = f" Unit: {feature.unit}." if feature.unit else ""
@@ -186,11 +186,11 @@ def create_app(load: Callable[[], Recommender], version: int) -> FastAPI:
     def recommendations(query: Query) -> Answer:
         recommender = state["recommender"]
         row = query.context.model_dump()
-        if query.user_id is not None:
-            row |= recommender.store.profiles([query.user_id])[0]
-        else:
+        if query.profile is not None:
             profile = query.profile.model_dump()
             row |= profile | {"owned": profile["owned"] or profile["history"]}
+        elif query.user_id is not None:
+            row |= recommender.store.profiles([query.user_id])[0]
         return answer(recommender, row, query.k, version, explain=query.explain)
 
     return app

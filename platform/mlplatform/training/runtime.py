@@ -35,7 +35,7 @@ def tensorflow(threads: int = THREADS) -> ModuleType:
         tf.config.threading.set_inter_op_parallelism_threads(threads)
     except RuntimeError:
         pass  # already running: its pools keep the sizes of the first call
-    return tf  # type: ignore[no-any-return]
+    return tf
 
 
 def set_seed(seed: int) -> None:

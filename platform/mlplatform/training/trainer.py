@@ -83,7 +83,7 @@ def train(
     groups = model.optimizers()
     variables = [variable for _, group in groups for variable in group]
 
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    @tf.function(reduce_retracing=True)
     def step(batch: Mapping[str, Any]) -> Any:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             for variable in variables:

@@ -136,8 +136,8 @@ class Transform:
                 return np.where(np.isnan(numbers), 0, codes).astype(np.int32)
             case Hashed(buckets=buckets, salt=salt):
                 integers = values.fill_null(MISSING["int64"]).to_numpy(zero_copy_only=False)
-                codes = 1 + hash_numpy(buckets, salt, integers)
-                return np.where(integers == MISSING["int64"], 0, codes).astype(np.int32)
+                hashed = 1 + hash_numpy(buckets, salt, integers)
+                return np.where(integers == MISSING["int64"], 0, hashed).astype(np.int32)
             case None:
                 raise InvalidArgument(f"feature {feature.name!r} has no transform")
 

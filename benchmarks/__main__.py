@@ -1,0 +1,35 @@
+"""python -m benchmarks NAME [--json FILE]: measure, print a table, exit 1 if a must is missed."""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from benchmarks.result import Result
+
+NAMES = {
+    "world": "seconds to make a million apps and a day of a million impressions",
+    "main-job": "the main job at full scale: wall time, memory, recall, lift",
+    "resume": "every stage killed and run again: the same bytes?",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="\n".join(f"{name:<10} {what}" for name, what in NAMES.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--json", type=Path, help="also write the result to this file")
+    arguments = parser.parse_args()
+    module = importlib.import_module(f"benchmarks.{arguments.name.replace('-', '_')}")
+    result: Result = module.measure()
+    result.show()
+    if arguments.json:
+        result.write(arguments.json)
+    sys.exit(0 if result.all_met else 1)
+
+
+if __name__ == "__main__":
+    main()
