@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.result import Result
 from mlplatform.artifacts import STAGING_SUFFIX, hash_files
-from mlplatform.pipeline import RECORD
+from mlplatform.pipeline import RECORD, read_record
 
 CONFIG = "tiny"
 # Written anew by each run: times and memory in the record.
@@ -44,6 +44,7 @@ def kill_and_resume(finished: Path, stage: str, copy: Path) -> list[str]:
     shutil.copytree(finished, copy, copy_function=os.link)
     try:
         (artifact,) = (copy / "artifacts" / stage).iterdir()
+        half = read_record(artifact).seconds / 2
         shutil.rmtree(artifact)
         first = _run(copy)
         staging = artifact.with_name(artifact.name + STAGING_SUFFIX)
@@ -51,6 +52,7 @@ def kill_and_resume(finished: Path, stage: str, copy: Path) -> list[str]:
             if first.poll() is not None:
                 raise RuntimeError(f"{stage}: the run ended before the stage began")
             time.sleep(0.001)
+        time.sleep(half)
         first.send_signal(signal.SIGKILL)
         first.wait()
         if (artifact / RECORD).exists():
@@ -61,9 +63,7 @@ def kill_and_resume(finished: Path, stage: str, copy: Path) -> list[str]:
         found = hash_files(artifact)
         names = expected.keys() | found.keys()
         return sorted(
-            name
-            for name in names
-            if expected.get(name) != found.get(name) and name not in VARYING
+            name for name in names if expected.get(name) != found.get(name) and name not in VARYING
         )
     finally:
         shutil.rmtree(copy)

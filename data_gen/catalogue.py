@@ -160,24 +160,30 @@ def _developers(
 
 
 def _shift_to_category(z: Float, category: NDArray[np.int16]) -> Float:
-    """Move standard normal `z` so that each category's median falls into its published bucket.
-
-    The mixture over categories keeps unit variance, so the overall bucket shares hold as well.
-    """
+    """Move standard normal `z` so that each category's median falls into its published bucket."""
     bounds, cumulative = marginals.install_buckets()
     index = np.searchsorted(bounds, marginals.per_category("installs_median"))
     lower = np.where(index > 0, cumulative[np.maximum(index - 1, 0)], 0.0)
-    shift: Float = ndtri((lower + cumulative[index]) / 2)
+    return _around(ndtri((lower + cumulative[index]) / 2), z, category)
+
+
+def _around(centre: Float, z: Float, category: NDArray[np.int16]) -> Float:
+    """Normal scores around each category's centre, of unit variance over all categories."""
     share = marginals.per_category("share") / marginals.per_category("share").sum()
-    variance = share @ shift**2 - (share @ shift) ** 2
-    return np.sqrt(1 - variance) * z + shift[category]
+    variance = share @ centre**2 - (share @ centre) ** 2
+    return np.sqrt(1 - variance) * z + centre[category]
 
 
 def _sizes(seed: int, ids: NDArray[np.int64], category: NDArray[np.int16]) -> Float:
+    """Each category around its own median, the mixture of all with the store's spread."""
     quantiles = marginals.figures()["size_mb"]["quantiles"]
-    size = marginals.quantile_function(quantiles, keyed.uniform(seed, "size", ids), log=True)
-    scale = marginals.per_category("size_mb_median") / quantiles["0.5"]
-    return np.clip(size * scale[category], 0.1, quantiles["1"])
+    # On the store's own scale of normal scores, where is each category's median?
+    probabilities = [float(p) for p in quantiles]
+    values = np.log1p(list(quantiles.values()))
+    at = np.interp(np.log1p(marginals.per_category("size_mb_median")), values, probabilities)
+    return marginals.quantile_function(
+        quantiles, ndtr(_around(ndtri(at), keyed.normal(seed, "size", ids), category)), log=True
+    )
 
 
 def _prices(seed: int, ids: NDArray[np.int64], category: NDArray[np.int16]) -> Float:

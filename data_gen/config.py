@@ -41,7 +41,9 @@ class WorldConfig(BaseModel):
     initial_users: int = Field(195_000, ge=100, description="users signed up by day 0")
     new_users_per_day: int = Field(1_000, ge=1)
     requests_per_user_day: float = Field(0.5, gt=0, le=3, description="mean over users")
-    organic_per_user_day: float = Field(0.15, ge=0, le=3, description="installs by search, mean")
+    organic_per_user_day: float = Field(
+        0.15, ge=0, le=3, description="searches, mean: what they find may be owned already"
+    )
     slate_size: int = Field(10, ge=1, le=50, description="apps shown by the logged policy")
     behaviour: Behaviour = Behaviour()
 

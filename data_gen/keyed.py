@@ -31,8 +31,9 @@ def bits(seed: int, purpose: str, *keys: ArrayLike) -> NDArray[np.uint64]:
 
 def uniform(seed: int, purpose: str, *keys: ArrayLike) -> NDArray[np.float64]:
     """Uniform on the open interval (0, 1)."""
-    mantissa = bits(seed, purpose, *keys) >> np.uint64(11)
-    return (mantissa.astype(np.float64) + 0.5) * 2.0**-53
+    # 52 bits and a half: with 53 the largest would round to 1.
+    mantissa = bits(seed, purpose, *keys) >> np.uint64(12)
+    return (mantissa.astype(np.float64) + 0.5) * 2.0**-52
 
 
 def normal(seed: int, purpose: str, *keys: ArrayLike) -> NDArray[np.float64]:

@@ -50,7 +50,8 @@ def first_memory(world: World) -> tuple[Memory, pa.Table]:
     keep = first_of_pair(user, app)
     user, app = user[keep], app[keep]
     age = keyed.uniform(seed, "owned since", user, app) ** 1.5
-    hour = np.maximum(24.0 * users.signup_day[user], -24.0 * 365) * age
+    earliest = np.maximum(users.signup_day[user], world.apps.release_day[app])
+    hour = 24.0 * np.maximum(earliest, -365) * age
     order = np.argsort(hour, kind="stable")
     user, app, hour = user[order], app[order], hour[order]
     memory.install(user, app)
@@ -104,7 +105,8 @@ def visits(world: World, day: int) -> Requests:
     u = keyed.uniform(seed, "hour", request_id)
     # Half of the visits spread over the day, half around the evening.
     evening = 20.0 + 2.0 * keyed.normal(seed, "evening", request_id)
-    hour = np.where(u < 0.5, 48 * u, np.clip(evening, 0, 23.9))
+    # What falls past half past eleven is folded back, so that installs stay within the day.
+    hour = np.where(u < 0.5, 47 * u, np.clip(np.minimum(evening, 47 - evening), 0, 23.5))
     metered = keyed.uniform(seed, "network", request_id) < np.where(hour > 18, 0.3, 0.5)
     order = np.argsort(hour, kind="stable")
     return Requests(request_id, user, 24.0 * day + hour, metered).take(order)

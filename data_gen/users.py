@@ -43,7 +43,7 @@ class UserTruth:
 
     def taste_on(self, day: int, users: NDArray[np.int64]) -> NDArray[np.float32]:
         """Tastes of `users` on `day`, `[n, 16]` unit length: a slow turn from one to the other."""
-        angle = (self.drift[users] * day)[:, None]
+        angle = np.minimum(self.drift[users] * day, np.pi / 2)[:, None]
         return unit(np.cos(angle) * self.taste_now[users] + np.sin(angle) * self.taste_next[users])
 
 
@@ -77,7 +77,9 @@ def make_users(
         taste_next=_taste(seed, space, ids, later, "later taste"),
         drift=(0.04 * keyed.uniform(seed, "drift", ids)).astype(np.float32),
         interests=interests,
-        price_sensitivity=np.exp(0.5 * keyed.normal(seed, "price", ids)).astype(np.float32),
+        price_sensitivity=np.exp(0.5 * keyed.normal(seed, "price sensitivity", ids)).astype(
+            np.float32
+        ),
         novelty_seeking=keyed.normal(seed, "novelty", ids).astype(np.float32),
         activity=activity.astype(np.float32),
         age=age.astype(np.int16),

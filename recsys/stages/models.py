@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mlplatform.artifacts import to_json
 from mlplatform.data.spans import read_span
 from mlplatform.pipeline import Context
+from mlplatform.quiet import silenced_stderr
 from mlplatform.training.runtime import set_seed
 from mlplatform.training.trainer import Batches, train
 from mlplatform.transform.transform import Transform
@@ -18,7 +19,6 @@ from recsys.apps import AppTable
 from recsys.config import RunConfig
 from recsys.online.bundle import QUERY_TOWER, RANKER, TRANSFORM, VECTORS
 from recsys.stages.data import BACKLOG_DAY, SPANS
-from recsys.stages.quiet import silenced_stderr
 from recsys.training_data import Positives, Slates
 
 LINEAR = "linear"

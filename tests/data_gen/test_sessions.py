@@ -306,7 +306,6 @@ def test_at_first_every_user_owns_some_apps_installed_since_sign_up(world):
     assert table["request_id"].null_count == len(user)
 
 
-@pytest.mark.xfail(strict=True, reason="the hour of an owned app is drawn without its release day")
 def test_at_first_nobody_owns_an_app_since_before_it_came_out(world):
     _, table = first_memory(world)
     released = 24.0 * world.apps.release_day[column(table, "app_id")]

@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 
 from mlplatform.errors import FailedPrecondition
+from mlplatform.quiet import silenced_stderr
 
 THREADS = 2
 
@@ -27,9 +28,13 @@ def tensorflow(threads: int = THREADS) -> ModuleType:
             "TF_USE_LEGACY_KERAS must be 1, since tensorflow-recommenders needs Keras 2; "
             "unset it in the environment"
         )
-    with warnings.catch_warnings():
+    # It looks for GPUs at its first step, and reports on standard error that there are none.
+    with silenced_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import tensorflow as tf
+
+        tf.config.set_visible_devices([], "GPU")
+        tf.config.list_physical_devices()
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)

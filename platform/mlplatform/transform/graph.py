@@ -40,6 +40,7 @@ class TransformGraph(tf.Module):
     def __call__(self, raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return {name: self._codes(name, raw) for name in self.names}
 
+    @tf.autograph.experimental.do_not_convert  # which does not know `match`
     def _codes(self, name: str, raw: dict[str, tf.Tensor]) -> tf.Tensor:
         feature = self.transform.by_name[name]
         values = raw[feature.column]
