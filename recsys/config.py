@@ -40,8 +40,8 @@ class Retrieval(_Section):
 
 class Index(_Section):
     leaves: int = Field(2000, ge=1)
-    leaves_to_search: int = Field(60, ge=1)
-    reorder: int = Field(400, ge=1)
+    leaves_to_search: int = Field(120, ge=1)
+    reorder: int = Field(600, ge=1)
 
 
 class Ranking(_Section):

@@ -89,12 +89,13 @@ def evaluate_retrieval(
             f"recall@100{where}: {name}": mean_of(hit[mask].astype(float))
             for name, hit in hits.items()
         }
-        own = metrics[f"recall@100{where}: system"]
-        for name in list(hits)[1:]:
-            metrics[f"recall@100{where}: system - {name}"] = difference(
-                own, metrics[f"recall@100{where}: {name}"]
+        differences = {
+            f"recall@100{where}: system - {name}": difference(
+                f"recall@100{where}: system", f"recall@100{where}: {name}"
             )
-        result |= intervals(metrics, positives.user[mask], seed)
+            for name in list(hits)[1:]
+        }
+        result |= intervals(metrics, positives.user[mask], seed, differences)
         n = float(mask.sum())
         result[f"installs{where or ' held out'}"] = Interval(n, n, n)
     return result
@@ -128,17 +129,19 @@ def evaluate_ranking(
     user = np.broadcast_to(slates.user[:, None], shown.shape)[shown]
     system, *others = scores
     metrics = {f"AUC: {name}": auc_of(score[shown], label) for name, score in scores.items()}
-    for name in others:
-        metrics[f"AUC: {system} - {name}"] = difference(
-            metrics[f"AUC: {system}"], metrics[f"AUC: {name}"]
-        )
+    derived = {
+        f"AUC: {system} - {name}": difference(f"AUC: {system}", f"AUC: {name}") for name in others
+    }
     probability = 1 / (1 + np.exp(-scores[system][shown].astype(np.float64)))
     base = np.full(len(label), label.mean())
     metrics["log loss: system"] = log_loss_of(probability, label)
     metrics["log loss: base rate"] = log_loss_of(base, label)
-    observed, predicted = mean_of(label.astype(float)), mean_of(probability)
-    metrics["calibration at the places shown"] = lambda w: predicted(w) / observed(w)
-    return intervals(metrics, user, seed)
+    metrics["installs per impression: observed"] = mean_of(label.astype(float))
+    metrics["installs per impression: predicted"] = mean_of(probability)
+    derived["calibration: predicted / observed"] = lambda values: (
+        values["installs per impression: predicted"] / values["installs per impression: observed"]
+    )
+    return intervals(metrics, user, seed, derived)
 
 
 def popularity_scores(bundle: Bundle, slates: Slates, installs: NDArray[np.int64]) -> NDArray[Any]:

@@ -15,6 +15,9 @@ from scann.scann_ops.py import scann_ops_pybind
 
 FILES = "scann"
 BLOCK = 256  # queries that the exact search scores at once
+STRETCH = 512
+# Codes of one dimension each: with two, the quantized order loses a fifth of the best hundred.
+DIMENSIONS_PER_BLOCK = 1
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,8 @@ class IndexSettings:
     """How large the tree is, and how much of it a query looks at."""
 
     leaves: int = 2_000
-    leaves_to_search: int = 60
-    reorder: int = 400
+    leaves_to_search: int = 120
+    reorder: int = 600
     training_sample: int = 200_000
 
 
@@ -44,7 +47,7 @@ class AppIndex:
             soar_lambda=1.5,
             overretrieve_factor=1.4,
         )
-        builder = builder.score_ah(2, anisotropic_quantization_threshold=0.2)
+        builder = builder.score_ah(DIMENSIONS_PER_BLOCK, anisotropic_quantization_threshold=0.2)
         return cls(builder.reorder(settings.reorder).build())
 
     @property
@@ -86,6 +89,21 @@ def recall(found: NDArray[np.int64], true: NDArray[np.int64]) -> NDArray[np.floa
 
 
 def _top(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Positions of each row's k highest scores, `[rows, k]`, the best first.
+
+    The k best stand in at most k stretches, those of the highest maxima; only these are sorted.
+    """
+    n_stretches = scores.shape[1] // STRETCH
+    if n_stretches > k:
+        rest = scores[:, n_stretches * STRETCH :]
+        stretches = scores[:, : n_stretches * STRETCH].reshape(len(scores), n_stretches, STRETCH)
+        chosen = np.argpartition(-stretches.max(axis=2), k - 1, axis=1)[:, :k, None]
+        at = (chosen * STRETCH + np.arange(STRETCH)).reshape(len(scores), -1)
+        tail = np.broadcast_to(np.arange(scores.shape[1])[-rest.shape[1] or None :], rest.shape)
+        if rest.shape[1]:
+            at = np.concatenate([at, tail], axis=1)
+        found = _top(np.take_along_axis(scores, at, axis=1), k)
+        return np.take_along_axis(at, found, axis=1)
     best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
     order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
     return np.take_along_axis(best, order, axis=1)

@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,7 @@ from data_gen.memory import Memory
 from data_gen.world import Requests, World
 from mlplatform.artifacts import read_json, to_json
 from mlplatform.errors import Unavailable
-from mlplatform.evaluation.metrics import WeightedMetric, difference, intervals, mean_of
+from mlplatform.evaluation.metrics import Derived, WeightedMetric, difference, intervals, mean_of
 from mlplatform.pipeline import Context
 from recsys import evaluation
 from recsys.baselines import Popularity
@@ -70,20 +71,19 @@ def measure_in_world(config: RunConfig, context: Context) -> dict[str, Any]:
         installed = world.answer(visits, slate, memory).sum(axis=1)
         metrics[f"expected installs per request: {name}"] = mean_of(expected.astype(np.float64))
         metrics[f"installs per request: {name}"] = mean_of(installed.astype(np.float64))
-    for name in ("popular", "random"):
-        metrics[f"installs per request: system - {name}"] = difference(
-            metrics["installs per request: system"], metrics[f"installs per request: {name}"]
+    derived: dict[str, Derived] = {
+        f"installs per request: system - {name}": difference(
+            "installs per request: system", f"installs per request: {name}"
         )
-    of = {name: metrics[f"expected installs per request: {name}"] for name in slates}
-    metrics["share of the gap from popular to oracle closed"] = lambda w: (
-        (of["system"](w) - of["popular"](w)) / (of["oracle"](w) - of["popular"](w))
-    )
+        for name in ("popular", "random")
+    }
+    derived["share of the gap from popular to oracle closed"] = _share_of_gap
     new_from = config.world.apps_by(config.days.train[0])
     is_new = (candidates >= new_from).sum(axis=1).astype(np.float64)
     metrics["candidates released after training began, per request"] = mean_of(is_new)
     shown_new = (slates["system"] >= new_from).sum(axis=1).astype(np.float64)
     metrics["of them shown, per request"] = mean_of(shown_new)
-    figures = intervals(metrics, visits.user, config.seed)
+    figures = intervals(metrics, visits.user, config.seed, derived)
     (context.output / FIGURES).write_bytes(
         to_json({name: asdict(figure) for name, figure in figures.items()})
     )
@@ -146,6 +146,13 @@ def _system(
     answer = recommender.recommend(recommender.table(rows), SLATE)
     slates["system"] = answer.app_ids
     return answer.candidates
+
+
+def _share_of_gap(values: Mapping[str, float]) -> float:
+    system, popular, oracle = (
+        values[f"expected installs per request: {name}"] for name in ("system", "popular", "oracle")
+    )
+    return (system - popular) / (oracle - popular)
 
 
 def _popular(

@@ -6,7 +6,7 @@ for Massive Data Streams, 2012).  Two metrics under the same seed see the same r
 difference has an honest, paired interval.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 Float = NDArray[np.floating[Any]]
 RESAMPLES = 200
 WeightedMetric = Callable[[Float], float]  # weights [rows] -> value
+Derived = Callable[[Mapping[str, float]], float]  # the metrics of one resample -> value
 
 
 @dataclass(frozen=True)
@@ -31,29 +32,35 @@ class Interval:
 
 
 def intervals(
-    metrics: dict[str, WeightedMetric], user: NDArray[np.integer[Any]], seed: int
+    metrics: Mapping[str, WeightedMetric],
+    user: NDArray[np.integer[Any]],
+    seed: int,
+    derived: Mapping[str, Derived] | None = None,
 ) -> dict[str, Interval]:
     """Each metric over all rows, with its percentile interval over resampled users.
 
     Args:
         metrics: each takes weights `[rows]` and gives the metric of the rows so weighted.
         user: whose row it is, `[rows]`.
+        derived: figures of the metrics of one resample, such as a `difference`, whose interval
+            is thereby paired.
     """
-    draws: dict[str, list[float]] = {name: [] for name in metrics}
-    for weights in _resampled(user, seed):
-        for name, metric in metrics.items():
-            draws[name].append(metric(weights))
-    ones = np.ones(len(user))
+
+    def values(weights: Float) -> dict[str, float]:
+        found = {name: metric(weights) for name, metric in metrics.items()}
+        return found | {name: figure(found) for name, figure in (derived or {}).items()}
+
+    draws = [values(weights) for weights in _resampled(user, seed)]
     result = {}
-    for name, metric in metrics.items():
-        low, high = np.nanquantile(draws[name], [0.025, 0.975])
-        result[name] = Interval(metric(ones), float(low), float(high))
+    for name, value in values(np.ones(len(user))).items():
+        low, high = np.nanquantile([draw[name] for draw in draws], [0.025, 0.975])
+        result[name] = Interval(value, float(low), float(high))
     return result
 
 
-def difference(a: WeightedMetric, b: WeightedMetric) -> WeightedMetric:
-    """a - b, for a paired interval."""
-    return lambda weights: a(weights) - b(weights)
+def difference(a: str, b: str) -> Derived:
+    """Metric a less metric b."""
+    return lambda values: values[a] - values[b]
 
 
 def mean_of(values: Float) -> WeightedMetric:

@@ -1,0 +1,155 @@
+"""The main job at tiny scale, as a user runs it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+STAGES = 16
+
+
+@pytest.fixture(scope="module")
+def summary(command, finished):
+    """What a second run of the same job says of the finished workspace."""
+    done = command("run", "--config", "tiny", "--workspace", str(finished), "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_second_run_does_no_work(summary):
+    assert len(summary["stages"]) == STAGES
+    assert all(stage["reused"] for stage in summary["stages"].values())
+
+
+def test_every_stage_says_its_rows_seconds_and_memory(summary):
+    for stage in summary["stages"].values():
+        assert stage["figures"]["rows"] > 0
+        assert stage["seconds"] >= 0
+        assert stage["peak_mb"] > 100
+
+
+def test_answers_have_titles_categories_and_falling_scores(summary):
+    assert len(summary["answers"]) == 4
+    for one in summary["answers"]:
+        apps = one["answer"]["apps"]
+        assert len(apps) == one["request"]["k"]
+        assert all(app["title"] and app["category"] for app in apps)
+        scores = [app["score"] for app in apps]
+        assert scores == sorted(scores, reverse=True)
+        assert 0 < scores[-1] < scores[0] < 1
+
+
+def test_the_closing_table_names_every_stage_and_the_report(finished):
+    text = (finished / "stdout.txt").read_text()
+    for stage in ("generate_world", "train_ranker", "serve"):
+        assert stage in text
+    assert "bundle version 1" in text
+    page = (finished / "report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "index recall@100" in page
+
+
+def test_the_version_is_listed_and_verified(command, finished):
+    listed = json.loads(command("list", "--workspace", str(finished), "--json").stdout)
+    assert [(row["version"], row["labels"]) for row in listed] == [(1, ["stable"])]
+    verified = command("verify", "--workspace", str(finished))
+    assert verified.returncode == 0
+    assert "all as pushed" in verified.stdout
+
+
+def test_recommend_answers_as_the_server_did(command, finished, summary):
+    served = summary["answers"][0]
+    user = served["request"]["user_id"]
+    done = command("recommend", str(user), "--k", "5", "--workspace", str(finished), "--json")
+    assert done.returncode == 0, done.stderr
+    found = {app["app_id"] for app in json.loads(done.stdout)["apps"]}
+    # The command knows neither hour nor network, so the order may differ a little.
+    assert len(found & {app["app_id"] for app in served["answer"]["apps"]}) >= 3
+
+
+def test_a_killed_stage_is_done_again_to_the_same_bytes(finished, tmp_path):
+    from benchmarks.resume import kill_and_resume
+
+    for stage in ("join_examples", "build_index"):
+        assert kill_and_resume(finished, stage, tmp_path / "copy") == []
+
+
+def test_a_damaged_file_is_named_and_nothing_else_is_lost(command, finished, tmp_path):
+    workspace = tmp_path / "workspace"
+    shutil.copytree(finished, workspace)
+    (spans,) = (workspace / "artifacts" / "join_examples").glob("*/spans")
+    damaged = spans / "requests" / "day=004" / "part-0.parquet"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    damaged.write_bytes(content)
+    (statistics,) = (workspace / "artifacts" / "compute_statistics").iterdir()
+    shutil.rmtree(statistics)
+    done = command("run", "--config", "tiny", "--workspace", str(workspace))
+    assert done.returncode == 2
+    assert str(damaged) in done.stderr
+    assert "Traceback" not in done.stderr
+    kept = {path.name for path in (workspace / "artifacts").iterdir()}
+    assert len(kept) == STAGES
+
+
+def test_an_altered_bundle_is_not_served(command, finished, tmp_path):
+    registry = tmp_path / "registry"
+    shutil.copytree(finished / "registry", registry)
+    vectors = registry / "versions" / "1" / "app_vectors.npy"
+    content = bytearray(vectors.read_bytes())
+    content[-1] ^= 1
+    vectors.write_bytes(content)
+    done = command("serve", "--registry", str(registry), "--workspace", str(finished))
+    assert done.returncode == 2
+    assert str(vectors) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("world: {initial_appz: 5}", "world.initial_appz"),
+        ("world: {initial_apps: many}", "world.initial_apps"),
+        ("world: {}\nranking: {kind: transformer}", "ranking.kind"),
+        ("world: [", "expected YAML"),
+        ("", "the file"),
+    ],
+)
+def test_a_faulty_configuration_is_one_clear_line(command, tmp_path, content, named):
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    done = command("run", "--config", str(path), "--workspace", str(tmp_path / "w"))
+    assert done.returncode == 2
+    assert named in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "w").exists()
+
+
+def test_an_unknown_configuration_lists_the_known_ones(command, tmp_path):
+    done = command("run", "--config", "huge", "--workspace", str(tmp_path / "w"))
+    assert done.returncode == 2
+    assert "full, small, tiny" in done.stderr
+
+
+def test_a_workspace_of_another_format_is_left_alone(command, tmp_path):
+    (tmp_path / "workspace.json").write_text('{"format": 99}')
+    done = command("run", "--config", "tiny", "--workspace", str(tmp_path))
+    assert done.returncode == 2
+    assert "format 99" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["workspace.json"]
+
+
+def test_help_imports_nothing_heavy():
+    import subprocess
+    import sys
+
+    probe = (
+        "import sys, recsys.cli; "
+        "heavy = {'tensorflow', 'apache_beam', 'pyarrow', 'fastapi'}; print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=True,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.stdout.strip() == "[]"
