@@ -11,9 +11,9 @@ from benchmarks.result import Result
 
 FIGURES = (
     "index recall@100",
-    "recall@100: system - popular",
-    "recall@100: system - popular in categories",
-    "recall@100: system - content neighbours",
+    "recall@100 of all apps: system - popular",
+    "recall@100 of all apps: system - popular in categories",
+    "recall@100 of all apps: system - content neighbours",
     "AUC: system - popular",
     "AUC: system - linear",
 )

@@ -35,7 +35,7 @@ class WorldConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seed: int = 20170813
+    seed: int = Field(20170813, ge=0)
     initial_apps: int = Field(997_500, ge=500, description="apps in the store on day 0")
     new_apps_per_day: int = Field(500, ge=1)
     initial_users: int = Field(195_000, ge=100, description="users signed up by day 0")

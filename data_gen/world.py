@@ -149,7 +149,7 @@ class World:
         for start in range(0, len(requests), 32):
             rows = slice(start, start + 32)
             scores = user_side[rows] @ item_side
-            short = np.argpartition(-scores, n_shortlist - 1, axis=1)[:, :n_shortlist]
+            short = _highest(scores, n_shortlist)
             part = requests.take(np.repeat(np.arange(len(requests))[rows], n_shortlist))
             exact = self.install_logits(part, short.ravel(), memory).reshape(short.shape)
             best = np.argsort(-exact, axis=1)[:, :k]
@@ -268,6 +268,24 @@ def _complement(group: NDArray[np.int32]) -> NDArray[np.int32]:
     """The group whose owners want an app of `group`: the next one round within eight tags."""
     block = group // 32 * 32
     return block + (group + 5) % 32
+
+
+def _highest(scores: Float, n: int) -> Int:
+    """Positions of each row's n highest scores, in any order: `[rows, n]`.
+
+    They stand in at most n stretches of 256, those of the highest maxima.
+    """
+    size = 256
+    stretches = -(-scores.shape[1] // size)
+    if stretches <= n:
+        return np.argpartition(-scores, n - 1, axis=1)[:, :n]
+    padding = ((0, 0), (0, stretches * size - scores.shape[1]))
+    padded = np.pad(scores, padding, constant_values=-np.inf)
+    maxima = padded.reshape(len(scores), stretches, size).max(axis=2)
+    chosen = np.argpartition(-maxima, n - 1, axis=1)[:, :n, None]
+    at = (chosen * size + np.arange(size)).reshape(len(scores), -1)
+    best = np.argpartition(-np.take_along_axis(padded, at, axis=1), n - 1, axis=1)[:, :n]
+    return np.take_along_axis(at, best, axis=1)
 
 
 def _by_chunks(compute: Callable[[NDArray[np.int64]], Float], n: int, rows_per_chunk: int) -> Float:

@@ -74,7 +74,8 @@ def content_vectors(catalogue: pa.Table, dim: int, seed: int) -> NDArray[np.floa
     tag_signs = rng.choice([-1.0, 1.0], (len(tag.dictionary), n_signs))
     words = category_signs[category.indices.to_numpy()]
     per_app = tag_signs[tag.indices.to_numpy()]
-    words += np.add.reduceat(per_app, tags.offsets.to_numpy()[:-1])
+    owner = np.repeat(np.arange(len(tags)), np.diff(tags.offsets.to_numpy()))
+    np.add.at(words, owner, per_app)
     vectors = np.concatenate([words / np.sqrt(4 * n_signs), np.array(numbers).T], axis=1)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors.astype(np.float32)

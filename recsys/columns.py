@@ -55,4 +55,4 @@ class Columns:
         codes = transform.apply(table, [feature.name for feature in self.features])
         if not codes:
             return np.zeros((len(table), 0), dtype=np.int32)
-        return np.concatenate([c.reshape(len(table), -1) for c in codes.values()], axis=1)
+        return np.concatenate([c if c.ndim == 2 else c[:, None] for c in codes.values()], axis=1)

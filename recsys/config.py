@@ -67,7 +67,7 @@ class Gate(_Section):
 
 
 class RunConfig(_Section):
-    seed: int = 1
+    seed: int = Field(1, ge=0)
     world: WorldConfig
     days: Days = Days()
     retrieval: Retrieval = Retrieval()
@@ -92,7 +92,7 @@ def load_config(name: str) -> RunConfig:
         raise NotFound(
             f"no configuration {name!r}: expected one of {known}, or a YAML file's path"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InvalidArgument(
             f"{path}: expected YAML, got a file that does not parse: {reason}"

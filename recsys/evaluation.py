@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlplatform.evaluation.metrics import (
@@ -32,15 +31,6 @@ MOST_SHOWN = 1000
 _SCORED_AT_ONCE = 1024
 
 
-@dataclass(frozen=True)
-class Slices:
-    """What evaluation looks at apart: masks over app positions and over users."""
-
-    tail_apps: NDArray[np.bool_]  # [apps]: outside the most shown
-    new_apps: NDArray[np.bool_]  # [apps]: released after training began
-    first_new_user: int  # ids from here signed up after training began
-
-
 def evaluate_index(bundle: Bundle, queries: NDArray[np.float32], seed: int) -> dict[str, Interval]:
     """Recall@100 of the index against the exact search."""
     found, _ = bundle.index.search(queries, K)
@@ -48,57 +38,70 @@ def evaluate_index(bundle: Bundle, queries: NDArray[np.float32], seed: int) -> d
     return intervals({"index recall@100": mean_of(per_query)}, np.arange(len(queries)), seed)
 
 
-def evaluate_retrieval(
-    bundle: Bundle,
-    positives: Positives,
-    past_installs: NDArray[np.int32],
-    slices: Slices,
-    seed: int,
-) -> dict[str, Interval]:
-    """Recall@100 of held-out installs, and of three baselines on the same installs.
+@dataclass(frozen=True)
+class RetrievalJudge:
+    """Judges retrieval and its baselines on the same installs.
 
-    past_installs: rows of the app table installed in training, however often.
+    popularity: of the apps, by what was installed in training.
+    content: what the listing says of every app, `[apps, dim]`.
     """
-    app, position = positives.app, positives.app - 1
-    query = bundle.query(request=positives.request, history=positives.history)["vector"].numpy()
-    found, _ = bundle.index.search(query, K)
-    popularity = baselines.Popularity.of(past_installs, len(bundle.apps))
-    columns = Columns.of(bundle.transform, features.APP)
-    category = bundle.apps.codes[1:, columns.first("category")]
-    content = baselines.content_vectors(bundle.catalogue, CONTENT_DIM, seed)
-    like = exact_search(content, baselines.profiles(content, positives.history), K)
-    hits = {
-        "system": (found == position[:, None]).any(axis=1),
-        "popular": popularity.hits(app, K),
-        "popular in categories": baselines.category_hits(
-            popularity, category, positives.history, app, K
-        ),
-        "content neighbours": (like == position[:, None]).any(axis=1),
-    }
-    masks = {
-        "": np.ones(len(app), dtype=bool),
-        " of tail apps": slices.tail_apps[position],
-        " of new apps": slices.new_apps[position],
-        " of new users": positives.user >= slices.first_new_user,
-    }
-    result: dict[str, Interval] = {}
-    for where, mask in masks.items():
-        if not mask.any():
-            continue
+
+    bundle: Bundle
+    popularity: baselines.Popularity
+    content: NDArray[np.float32]
+    seed: int
+
+    @classmethod
+    def of(cls, bundle: Bundle, past_installs: NDArray[np.int32], seed: int) -> "RetrievalJudge":
+        """past_installs: rows of the app table installed in training, however often."""
+        return cls(
+            bundle,
+            baselines.Popularity.of(past_installs, len(bundle.apps)),
+            baselines.content_vectors(bundle.catalogue, CONTENT_DIM, seed),
+            seed,
+        )
+
+    def judge(
+        self, where: str, installs: Positives, oracle: NDArray[np.int64]
+    ) -> dict[str, Interval]:
+        """Recall@100 of a slice of held-out installs, named `where`.
+
+        oracle: the ids of the 100 apps that the world itself would show each user.
+        """
+        app, position = installs.app, installs.app - 1
+        found, _ = self.bundle.index.search(self.queries(installs), K)
+        columns = Columns.of(self.bundle.transform, features.APP)
+        category = self.bundle.apps.codes[1:, columns.first("category")]
+        like = exact_search(self.content, baselines.profiles(self.content, installs.history), K)
+        ids = self.bundle.apps.ids[position]
+        hits = {
+            "system": (found == position[:, None]).any(axis=1),
+            "popular": self.popularity.hits(app, K),
+            "popular in categories": baselines.category_hits(
+                self.popularity, category, installs.history, app, K
+            ),
+            "content neighbours": (like == position[:, None]).any(axis=1),
+            "oracle": (oracle == ids[:, None]).any(axis=1),
+        }
+        name = f"recall@{K} of {where}"
         metrics: dict[str, WeightedMetric] = {
-            f"recall@100{where}: {name}": mean_of(hit[mask].astype(float))
-            for name, hit in hits.items()
+            f"{name}: {who}": mean_of(hit.astype(float)) for who, hit in hits.items()
         }
         differences = {
-            f"recall@100{where}: system - {name}": difference(
-                f"recall@100{where}: system", f"recall@100{where}: {name}"
-            )
-            for name in list(hits)[1:]
+            f"{name}: system - {who}": difference(f"{name}: system", f"{name}: {who}")
+            for who in list(hits)[1:]
         }
-        result |= intervals(metrics, positives.user[mask], seed, differences)
-        n = float(mask.sum())
-        result[f"installs{where or ' held out'}"] = Interval(n, n, n)
-    return result
+        n = float(len(installs))
+        return {f"installs: {where}": Interval(n, n, n)} | intervals(
+            metrics, installs.user, self.seed, differences
+        )
+
+    def queries(self, installs: Positives) -> NDArray[np.float32]:
+        """The query tower's vectors, `[installs, dim]`."""
+        vectors: NDArray[np.float32] = self.bundle.query(
+            request=installs.request, history=installs.history
+        )["vector"].numpy()
+        return vectors
 
 
 def score_slates(rank: Any, slates: Slates, impression: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -155,11 +158,8 @@ def sample(n: int, most: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).permutation(n)[:most])
 
 
-def catalogue_slices(
-    catalogue: pa.Table, shown: NDArray[np.int64], first_day: int, first_new_user: int
-) -> Slices:
-    """shown: how often each app was shown in training, `[apps]`."""
-    order = np.argsort(-shown, kind="stable")
+def tail_of(shown: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which apps are not among the most shown; `shown`: how often each one was, `[apps]`."""
     tail = np.ones(len(shown), dtype=bool)
-    tail[order[:MOST_SHOWN]] = False
-    return Slices(tail, catalogue["release_day"].to_numpy() >= first_day, first_new_user)
+    tail[np.argsort(-shown, kind="stable")[:MOST_SHOWN]] = False
+    return tail

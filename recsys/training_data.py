@@ -25,12 +25,13 @@ NO_APP = -1  # the label of an empty place
 
 @dataclass(frozen=True)
 class Positives:
-    """Installs: `request [n, columns]` codes, `history [n, 20]` and `app [n]` rows, `user [n]`."""
+    """Installs: `request [n, columns]` codes, `history [n, 20]` and `app [n]` rows; who, when."""
 
     request: Codes
     history: Codes
     app: Codes
     user: NDArray[np.int64]
+    hour: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.app)
@@ -50,7 +51,11 @@ class Positives:
             apps.rows_of_lists(table, features.HISTORY),
             app[known],
             table["user_id"].to_numpy(),
+            table["hour"].to_numpy(),
         )
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> "Positives":
+        return Positives(**{name: array[rows] for name, array in vars(self).items()})
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class AppIndex:
         """Positions and scores of the best `k`, both `[queries, k]`; position -1: fewer found."""
         at, scores = self._searcher.search_batched(queries, final_num_neighbors=k)
         found = np.isfinite(scores)
-        return np.where(found, at, -1).astype(np.int64), np.asarray(scores, dtype=np.float32)
+        return np.where(found, at.astype(np.int64), -1), np.asarray(scores, dtype=np.float32)
 
 
 def exact_search(

@@ -3,7 +3,7 @@
 Enters: JSON.  Leaves: JSON; for a caller's mistake a 4xx whose `error` says what to mend.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Self
 
@@ -11,8 +11,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from starlette.exceptions import HTTPException
 
-from mlplatform.errors import PlatformError
+from mlplatform.errors import PlatformError, Unavailable
 from recsys import features
 from recsys.online.feature_store import PROFILE_FEATURES
 from recsys.online.recommender import Recommendations, Recommender
@@ -20,12 +21,13 @@ from recsys.online.recommender import Recommendations, Recommender
 MAX_K = 100
 MAX_BODY_BYTES = 64 * 1024
 MAX_TEXT = 64
+_DIGITS = 18  # more, and the number is no length
 UNKNOWN_HOUR = 20  # the busiest one, for a caller who does not say
 
 _INTEGER = Annotated[int, Field(strict=True, ge=-(2**62), le=2**62)]
 _TYPES: dict[str, Any] = {
     "int64": _INTEGER,
-    "float32": Annotated[float, Field(allow_inf_nan=False, ge=0, le=3e38)],
+    "float32": Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=3e38)],
     "string": Annotated[str, Field(min_length=1, max_length=MAX_TEXT)],
 }
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -53,7 +55,7 @@ class Visit(BaseModel):
 
     model_config = _STRICT
 
-    hour_of_day: int = Field(UNKNOWN_HOUR, ge=0, le=23)
+    hour_of_day: int = Field(UNKNOWN_HOUR, strict=True, ge=0, le=23)
     network: str | None = Field(None, pattern="^(wifi|metered)$")
 
 
@@ -64,10 +66,11 @@ class Query(BaseModel):
         extra="forbid",
         frozen=True,
         json_schema_extra={
+            "oneOf": [{"required": ["user_id"]}, {"required": ["profile"]}],
             "examples": [
                 {"user_id": 42, "k": 10, "context": {"hour_of_day": 20, "network": "wifi"}},
                 {"profile": {"country": "BR", "age_band": "18-24", "history": [17, 4]}, "k": 5},
-            ]
+            ],
         },
     )
 
@@ -75,7 +78,7 @@ class Query(BaseModel):
     profile: Profile | None = None
     context: Visit = Visit()
     k: Annotated[int, Field(strict=True, ge=1, le=MAX_K)] = 10
-    explain: bool = Field(False, description="add why each app is there")
+    explain: bool = Field(False, strict=True, description="add why each app is there")
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -148,17 +151,29 @@ def create_app(load: Callable[[], Recommender], version: int) -> FastAPI:
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
         length = request.headers.get("content-length", "")
-        if request.method == "POST" and not length.isdigit():
-            return _problem(411, "a body needs a Content-Length")
-        if length.isdigit() and int(length) > MAX_BODY_BYTES:
-            return _problem(413, f"the body has {length} bytes, at most {MAX_BODY_BYTES} are read")
+        if request.method == "POST" and not (length.isascii() and length.isdigit()):
+            return _problem(411, "a body needs a Content-Length in digits")
+        if len(length) > _DIGITS or int(length or "0") > MAX_BODY_BYTES:
+            return _problem(413, f"the body is too long, at most {MAX_BODY_BYTES} bytes are read")
+        kind = request.headers.get("content-type", "none").partition(";")[0].strip().lower()
+        if request.method == "POST" and kind != "application/json":
+            return _problem(415, f"expected Content-Type application/json, got {kind[:MAX_TEXT]}")
         return await call_next(request)
+
+    @app.exception_handler(HTTPException)
+    async def failed(request: Request, error: HTTPException) -> JSONResponse:
+        message = str(error.detail)
+        if error.status_code == 400:
+            message = "the body is not JSON that can be read"
+        return _problem(error.status_code, message, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         # Without the input: it may hold NaN, which JSON cannot, or what should not be repeated.
         faults = [
-            f"{'.'.join(str(part) for part in fault['loc'][1:]) or 'body'}: {fault['msg'].lower()}"
+            f"body: not JSON, at character {fault['loc'][-1]}"
+            if fault["type"] == "json_invalid"
+            else f"{'.'.join(map(str, fault['loc'][1:])) or 'body'}: {fault['msg'].lower()}"
             for fault in error.errors()
         ]
         return _problem(422, "; ".join(faults[:5]))
@@ -181,9 +196,11 @@ def create_app(load: Callable[[], Recommender], version: int) -> FastAPI:
         "/v1/recommendations",
         summary="The best apps for a user, now",
         response_model_exclude_none=True,
-        responses={status: {"model": Problem} for status in (400, 404, 411, 413, 422)},
+        responses={status: {"model": Problem} for status in (400, 404, 411, 413, 415, 422, 503)},
     )
     def recommendations(query: Query) -> Answer:
+        if "recommender" not in state:
+            raise Unavailable("no bundle is loaded yet; try again")
         recommender = state["recommender"]
         row = query.context.model_dump()
         if query.profile is not None:
@@ -230,5 +247,5 @@ def _apps(recommender: Recommender, answer: Recommendations, explain: bool) -> l
     ]
 
 
-def _problem(status: int, message: str) -> JSONResponse:
-    return JSONResponse({"error": message}, status_code=status)
+def _problem(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": message}, status_code=status, headers=headers)

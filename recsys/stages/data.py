@@ -6,6 +6,7 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from data_gen import sessions
+from data_gen.memory import Memory
 from data_gen.world import World, build_world, load_truth, save_truth
 from mlplatform.data import schema as schemas
 from mlplatform.data.spans import span_files, write_parquet, write_span
@@ -181,6 +182,15 @@ def analyze(config: RunConfig, context: Context) -> dict[str, Any]:
 
 def load_world(config: RunConfig, context: Context) -> World:
     return load_truth(config.world, context.inputs["generate_world"] / TRUTH)
+
+
+def load_truth_of_the_morning(config: RunConfig, context: Context) -> tuple[World, Memory]:
+    """The world, and what its users own and have seen when the evaluation day begins."""
+    world = load_world(config, context)
+    memory = Memory.load(
+        context.inputs["simulate_days"] / TRUTH, world.apps.group, world.apps.category
+    )
+    return world, memory
 
 
 def days_of(config: RunConfig, dataset: str) -> list[int]:

@@ -27,7 +27,7 @@ from recsys.config import RunConfig
 from recsys.online.bundle import Bundle
 from recsys.online.feature_store import FeatureStore
 from recsys.online.recommender import Recommender
-from recsys.stages.data import SPANS, TRUTH, load_world
+from recsys.stages.data import BACKLOG_DAY, SPANS, load_truth_of_the_morning
 from recsys.stages.release import BUNDLE
 from recsys.training_data import Positives
 
@@ -42,10 +42,7 @@ def measure_in_world(config: RunConfig, context: Context) -> dict[str, Any]:
 
     All answer the same requests of the evaluation day and meet the same luck.
     """
-    world = load_world(config, context)
-    memory = Memory.load(
-        context.inputs["simulate_days"] / TRUTH, world.apps.group, world.apps.category
-    )
+    world, memory = load_truth_of_the_morning(config, context)
     day = config.days.evaluate
     visits = sessions.visits(world, day)
     visits = visits.take(
@@ -58,7 +55,7 @@ def measure_in_world(config: RunConfig, context: Context) -> dict[str, Any]:
     candidates = _system(bundle, store, visits, slates)
     context.progress.advance(len(visits))
     root = context.inputs["join_examples"] / SPANS
-    past = Positives.read(root, [-1, *config.days.train], bundle.transform, bundle.apps)
+    past = Positives.read(root, [BACKLOG_DAY, *config.days.train], bundle.transform, bundle.apps)
     slates["popular"] = _popular(bundle, Popularity.of(past.app, len(bundle.apps)), memory, visits)
     live = config.world.apps_by(day)
     draw = keyed.uniform(config.seed, "random policy", visits.request_id[:, None], np.arange(SLATE))
@@ -82,7 +79,7 @@ def measure_in_world(config: RunConfig, context: Context) -> dict[str, Any]:
     is_new = (candidates >= new_from).sum(axis=1).astype(np.float64)
     metrics["candidates released after training began, per request"] = mean_of(is_new)
     shown_new = (slates["system"] >= new_from).sum(axis=1).astype(np.float64)
-    metrics["of them shown, per request"] = mean_of(shown_new)
+    metrics["apps released after training began shown, per request"] = mean_of(shown_new)
     figures = intervals(metrics, visits.user, config.seed, derived)
     (context.output / FIGURES).write_bytes(
         to_json({name: asdict(figure) for name, figure in figures.items()})

@@ -2,10 +2,13 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 STAGES = 16
 
 
@@ -141,15 +144,9 @@ def test_a_workspace_of_another_format_is_left_alone(command, tmp_path):
 
 
 def test_help_imports_nothing_heavy():
-    import subprocess
-    import sys
-
-    probe = (
-        "import sys, recsys.cli; "
-        "heavy = {'tensorflow', 'apache_beam', 'pyarrow', 'fastapi'}; print(sorted(heavy & set(sys.modules)))"
-    )
+    heavy = ("tensorflow", "apache_beam", "pyarrow", "fastapi")
+    probe = f"import sys, recsys.cli; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run(
-        [sys.executable, "-c", probe], capture_output=True, text=True, check=True,
-        cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert done.stdout.strip() == "[]"

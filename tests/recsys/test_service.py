@@ -305,9 +305,7 @@ class TestRefusals:
             '{"user_id": 1} {}', b"\xff\xfe\xfd", b'{"user_id": "\xff"}',
         ],
     )  # fmt: skip
-    def test_a_body_that_is_no_json_is_refused(
-        self, client: TestClient, body: str | bytes
-    ) -> None:
+    def test_a_body_that_is_no_json_is_refused(self, client: TestClient, body: str | bytes) -> None:
         assert "json" in refusal(client, body, {400, 422}).lower()
 
     @pytest.mark.parametrize(
@@ -328,9 +326,7 @@ class TestRefusals:
     def test_a_body_of_another_content_type_is_refused_and_told_which_is_read(
         self, client: TestClient, kind: str
     ) -> None:
-        error = refusal(
-            client, '{"user_id": 1}', {400, 415, 422}, **{"content-type": kind}
-        )
+        error = refusal(client, '{"user_id": 1}', {400, 415, 422}, **{"content-type": kind})
         assert "application/json" in error
 
     def test_an_unknown_user_is_not_found_and_told_what_else_to_ask(
@@ -373,12 +369,14 @@ class TestRefusals:
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["user_id", "profile", "k", "context", "history", "owned", "ram_gb"])
-        | st.text(max_size=3),
-        inner,
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["user_id", "profile", "k", "context", "history", "owned", "ram_gb"])
+            | st.text(max_size=3),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=8,
 )
@@ -456,12 +454,9 @@ class TestOpenApi:
         for found in schema.get_all_operations():
             operation = found.ok()
             statuses = tried.setdefault(operation.path, set())
-            for mode in modes:
-                try:
-                    cases = operation.as_strategy(generation_mode=mode)
-                    self.send(cases, statuses)
-                except schemathesis.errors.InvalidSchema:
-                    continue  # an operation without input has no wrong input
+            # An operation without an input has no wrong one.
+            for mode in modes if operation.body else modes[:1]:
+                self.send(operation.as_strategy(generation_mode=mode), statuses)
         assert tried.keys() == {"/healthz", "/readyz", PATH}
         assert all(status < 500 for statuses in tried.values() for status in statuses)
         assert {200, 422} <= tried[PATH]

@@ -16,6 +16,7 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 from mlplatform.data.accumulators import FeatureAccumulator
 from mlplatform.data.pieces import combine_over_pieces
 from mlplatform.data.shards import Piece, Shards, read_batches
+from mlplatform.errors import Unavailable
 
 FeatureKey = tuple[str, str]  # data set, feature
 
@@ -32,13 +33,14 @@ def compute_statistics(
 
     Args:
         datasets: the Parquet files of each data set, by the name it gets in the result.
-        beam_options: the options of any Beam runner; two local threads by default.  A runner on
+        beam_options: the options of any Beam runner; a local one by default.  A runner on
             other machines needs a `--temp_location` that they share with this one.
 
     Raises:
         NotFound: a file does not exist.
         DataCorrupt: a file cannot be read or has a column twice.
         InvalidArgument: a data set without files, or columns that cannot be described.
+        Unavailable: the runner lost results.
     """
     shards = [Shards.open(name, paths) for name, paths in datasets.items()]
     pieces = [piece for one in shards for piece in one.pieces]
@@ -51,6 +53,7 @@ def compute_statistics(
         for fragment in fragments.datasets
         for feature in fragment.features
     }
+    _require_complete(shards, described)
     result = statistics_pb2.DatasetFeatureStatisticsList()
     for one in shards:
         statistics = result.datasets.add(name=one.dataset, num_examples=one.num_rows)
@@ -64,6 +67,21 @@ def compute_statistics(
             common = getattr(added, added.WhichOneof("stats")).common_stats
             common.num_missing = one.num_rows - common.num_non_missing
     return result
+
+
+def _require_complete(shards: Sequence[Shards], described: Mapping[FeatureKey, object]) -> None:
+    """A runner that loses results must not make a column look empty."""
+    lost = [
+        f"{one.dataset}.{feature}"
+        for one in shards
+        for feature in one.kinds
+        if one.num_rows and (one.dataset, feature) not in described
+    ]
+    if lost:
+        raise Unavailable(
+            f"the Beam runner lost the statistics of {', '.join(lost[:5])} ({len(lost)} in all); "
+            "run the command again, or name another runner"
+        )
 
 
 def _summarise(piece: Piece) -> Iterator[tuple[FeatureKey, FeatureAccumulator]]:

@@ -36,7 +36,7 @@ def analyze(
     Args:
         features_of: the features read from each data set.
         files_of: the Parquet files of each data set.
-        beam_options: the options of any Beam runner; two local threads by default.
+        beam_options: the options of any Beam runner; a local one by default.
 
     Raises:
         DataCorrupt, NotFound, InvalidArgument: as `compute_statistics` does.
