@@ -55,12 +55,18 @@ def publish(staging: Path, target: Path) -> None:
         _fsync(staging / path)
     for directory in [p for p in staging.rglob("*") if p.is_dir()] + [staging]:
         _fsync(directory)
+    doomed = target.with_name(target.name + ".old")
+    shutil.rmtree(doomed, ignore_errors=True)
     if target.exists():
-        remove_tree(target)
+        target.rename(doomed)
+    try:
         staging.rename(target)
-    else:
-        staging.rename(target)
+    except BaseException:
+        if doomed.exists():
+            doomed.rename(target)
+        raise
     _fsync(target.parent)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def write_file_atomically(path: Path, content: bytes) -> None:

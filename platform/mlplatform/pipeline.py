@@ -125,8 +125,10 @@ class Workspace:
 
     def latest(self, stage: str) -> Path | None:
         """The artifact of a stage's last run, if there is one."""
-        found = sorted((self.root / "artifacts" / stage).glob(f"*/{RECORD}"))
-        return found[-1].parent if found else None
+        records = (self.root / "artifacts" / stage).glob(f"*/{RECORD}")
+        # A name with a suffix is an artifact that is being written, or deleted.
+        found = sorted(path.parent for path in records if not path.parent.suffix)
+        return found[-1] if found else None
 
     def remove_others(self, artifact: Path) -> None:
         """A workspace keeps one artifact a stage: the latest."""
@@ -146,7 +148,9 @@ def run(stages: Sequence[Stage], workspace: Workspace, observer: Observer) -> di
     for stage in stages:
         missing = [name for name in stage.inputs if name not in records]
         if missing:
-            raise InvalidArgument(f"stage {stage.name!r} reads {missing}, which no stage before it")
+            raise InvalidArgument(
+                f"stage {stage.name!r} reads {missing}, which no stage before it writes"
+            )
         inputs = {name: records[name].fingerprint for name in stage.inputs}
         fingerprint = _fingerprint(stage, inputs)
         artifact = workspace.artifact(stage.name, fingerprint)

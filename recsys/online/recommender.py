@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlplatform.errors import InvalidArgument
+from mlplatform.transform.transform import ARROW_TYPES
 from recsys import features
 from recsys.columns import Columns
 from recsys.online.bundle import Bundle
@@ -25,10 +26,9 @@ FRESH_DAYS = 7
 OVERFETCH = 40  # beyond the candidates, to make up for those that filters take
 BLOCK = 256  # requests ranked at once
 
-_ARROW_TYPES = {"int64": pa.int64(), "float32": pa.float32(), "string": pa.string()}
 REQUEST_SCHEMA = pa.schema(
     [
-        (f.name, _ARROW_TYPES[f.dtype] if f.width == 1 else pa.list_(_ARROW_TYPES[f.dtype]))
+        (f.name, ARROW_TYPES[f.dtype] if f.width == 1 else pa.list_(ARROW_TYPES[f.dtype]))
         for f in (*features.REQUEST, features.HISTORY, features.OWNED)
     ]
 )

@@ -108,7 +108,6 @@ def test_a_process_killed_while_it_writes_anew_leaves_the_old_artifact(tmp_path:
     assert contents(target) == {"x": b"old"}
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the old artifact is deleted before the rename")
 def test_a_rename_that_fails_leaves_the_old_artifact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,7 +112,6 @@ def test_a_loss_that_overflows_stops() -> None:
         train(LinearRegression(3, 1e6), Batches(taking(data(64)), 64, 4, epochs=5, seed=0))
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the rows of a last, shorter stretch begin below 0")
 def test_the_rows_of_a_last_stretch_are_its_own() -> None:
     batches = Batches(spoiled_at(5, 2), 20, 2, epochs=1, seed=0)
     with pytest.raises(FailedPrecondition, match=r"rows 0 to 20\b"):

@@ -17,7 +17,7 @@ from mlplatform.errors import DataCorrupt, InvalidArgument, NotFound
 
 BATCH_ROWS = 131_072
 _PIECE_ROWS = 4 * BATCH_ROWS
-_READ_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError)
+READ_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ def read_batches(piece: Piece) -> Iterator[tuple[int, pa.RecordBatch]]:
                     _require_valid_codes(batch)
                     yield first_row, batch
                     first_row += len(batch)
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         raise DataCorrupt(
             f"{piece.path}: expected readable row groups {_range(piece.row_groups)}, got a damaged "
-            f"one ({_first_line(error)}); write the file again from its source"
+            f"one ({first_line(error)}); write the file again from its source"
         ) from error
 
 
@@ -106,10 +106,10 @@ def _read_footer(path: Path) -> tuple[pq.FileMetaData, pa.Schema]:
         occurrences = Counter(schema.names)
     except FileNotFoundError as error:
         raise NotFound(f"{path}: expected a Parquet file, found nothing; check the path") from error
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         raise DataCorrupt(
             f"{path}: expected a Parquet file, got one without a readable footer "
-            f"({_first_line(error)}); write the file again from its source"
+            f"({first_line(error)}); write the file again from its source"
         ) from error
     twice = [name for name, count in occurrences.items() if count > 1]
     if twice:
@@ -173,5 +173,5 @@ def _range(row_groups: tuple[int, ...]) -> str:
     return f"{row_groups[0]} to {row_groups[-1]}"
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]

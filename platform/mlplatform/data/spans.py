@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlplatform.artifacts import staged_directory
+from mlplatform.data.shards import READ_ERRORS, first_line
 from mlplatform.errors import DataCorrupt, NotFound
 
 ROW_GROUP_ROWS = 131_072
@@ -76,8 +77,8 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
         return pq.ParquetFile(path, page_checksum_verification=True).read(columns=columns)
     except FileNotFoundError as error:
         raise NotFound(f"{path}: expected a Parquet file, found nothing") from error
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except READ_ERRORS as error:
+        reason = first_line(error)
         raise DataCorrupt(
             f"{path}: expected a Parquet file, got one that cannot be read ({reason}); "
             "delete the artifact it belongs to and run the command again"

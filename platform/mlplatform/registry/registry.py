@@ -38,9 +38,15 @@ class Registry:
         recognised by its hashes and gets its label, not a second number.
 
         Raises:
-            FailedPrecondition: the manifest has no blessing for just these files.
+            FailedPrecondition: the manifest has no blessing for just these files, or the bundle
+            has a file of the manifest's name.
         """
         files = artifacts.hash_files(bundle)
+        if MANIFEST in files:
+            raise FailedPrecondition(
+                f"{bundle / MANIFEST}: expected a bundle without a manifest, since the registry "
+                "writes it; rename the file"
+            )
         blessing = manifest.get("blessing") or {}
         if not blessing.get("blessed") or blessing.get("files") != files:
             raise FailedPrecondition(

@@ -103,10 +103,11 @@ def train(
         advance(batches.batch_size)
         if number % LOSS_EVERY == 0 or number == batches.steps:
             mean = _mean_loss(pending)
+            first = rows - len(pending) * batches.batch_size
             pending.clear()
             if not np.isfinite(mean):
                 raise FailedPrecondition(
-                    f"the loss became {mean} within rows {rows - LOSS_EVERY * batches.batch_size} "
+                    f"the loss became {mean} within rows {first} "
                     f"to {rows}; look for NaN or infinite features, or lower the learning rate"
                 )
             curve.append((rows, mean))

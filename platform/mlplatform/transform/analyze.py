@@ -19,6 +19,7 @@ from mlplatform.data.columns import ArrowArray, leaf_values, to_numpy
 from mlplatform.data.pieces import combine_over_pieces
 from mlplatform.data.shards import Piece, Shards, read_batches
 from mlplatform.data.sketches import RowSample, ValueCounts
+from mlplatform.errors import InvalidArgument
 from mlplatform.transform.feature import MISSING, Feature, Quantiles, Vocabulary
 from mlplatform.transform.transform import Transform
 
@@ -42,6 +43,13 @@ def analyze(
         DataCorrupt, NotFound, InvalidArgument: as `compute_statistics` does.
     """
     shards = [Shards.open(name, files_of[name]) for name in features_of]
+    for one in shards:
+        for feature in features_of[one.dataset]:
+            if feature.transform and feature.column not in one.kinds:
+                raise InvalidArgument(
+                    f"feature {feature.name!r}: expected a column {feature.column!r} in data set "
+                    f"{one.dataset!r}, got {', '.join(one.kinds)}"
+                )
     pieces = [piece for one in shards for piece in one.pieces]
     encoded = combine_over_pieces(
         pieces, partial(_summarise, features_of), _merge, _encode, beam_options
@@ -73,12 +81,13 @@ def _summarise(
     for first_row, batch in read_batches(piece):
         place = (piece.ordinal << 40) + first_row
         for feature in features_of[piece.dataset]:
-            values = leaf_values(batch.column(feature.column))
             match feature.transform:
                 case Vocabulary(shared_with=None):
+                    values = leaf_values(batch.column(feature.column))
                     parts.setdefault(feature.name, []).append(_count(values))
                 case Quantiles():
-                    numbers = to_numpy(values).astype(np.float64)
+                    raw = to_numpy(leaf_values(batch.column(feature.column)))
+                    numbers = raw[raw != MISSING[feature.dtype]].astype(np.float64)
                     sample = RowSample.of(numbers[np.isfinite(numbers)], place)
                     parts.setdefault(feature.name, []).append(sample)
     for name, summaries in parts.items():

@@ -11,6 +11,8 @@ Markers of a missing value in a raw tensor, which has no nulls: see `MISSING`.
 from dataclasses import dataclass
 from typing import Literal
 
+from mlplatform.errors import InvalidArgument
+
 Dtype = Literal["int64", "float32", "string"]
 Scalar = int | float | str
 
@@ -59,6 +61,13 @@ class Feature:
     source: str = ""
     training_only: bool = False
     default: Scalar | None = None
+
+    def __post_init__(self) -> None:
+        if self.width > 1 and self.default is not None:
+            raise InvalidArgument(
+                f"feature {self.name!r}: expected no default for a list of width {self.width}, got "
+                f"{self.default!r}; a list that is missing is empty"
+            )
 
     @property
     def column(self) -> str:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from mlplatform.transform.feature import MISSING, Feature, Hashed, Quantiles, Vocabulary
 from mlplatform.transform.hashing import hash_tensorflow
-from mlplatform.transform.transform import FIRST_OF_VOCABULARY, Transform
+from mlplatform.transform.transform import FIRST_OF_VOCABULARY, OUT_OF_VOCABULARY, Transform
 
 DTYPES: dict[str, Any] = {"int64": tf.int64, "float32": tf.float32, "string": tf.string}
 
@@ -71,8 +71,8 @@ def _is_missing(feature: Feature, values: tf.Tensor) -> tf.Tensor:
 
 def _vocabulary_table(transform: Transform, feature: Feature) -> Any:
     values = transform.vocabulary(feature)
-    codes = tf.range(FIRST_OF_VOCABULARY, FIRST_OF_VOCABULARY + len(values), dtype=tf.int32)
-    initializer = tf.lookup.KeyValueTensorInitializer(
-        tf.constant(values, DTYPES[feature.dtype]), codes
-    )
-    return tf.lookup.StaticHashTable(initializer, default_value=1)
+    # The marker stands there too: a table may not be empty, and what is missing is masked anyway.
+    keys = tf.constant([MISSING[feature.dtype], *values], DTYPES[feature.dtype])
+    codes = tf.concat([[0], tf.range(len(values)) + FIRST_OF_VOCABULARY], axis=0)
+    initializer = tf.lookup.KeyValueTensorInitializer(keys, codes)
+    return tf.lookup.StaticHashTable(initializer, default_value=OUT_OF_VOCABULARY)

@@ -24,6 +24,7 @@ from mlplatform.transform.hashing import hash_numpy
 Codes = NDArray[np.int32]
 OUT_OF_VOCABULARY = 1
 FIRST_OF_VOCABULARY = 2
+ARROW_TYPES = {"int64": pa.int64(), "float32": pa.float32(), "string": pa.string()}
 
 
 @dataclass(frozen=True)
@@ -82,25 +83,35 @@ class Transform:
             DataCorrupt: the file belongs to another declaration, or was altered.
         """
         content = read_json(path)
-        transform = cls(
-            tuple(features),
-            {name: tuple(values) for name, values in content["vocabularies"].items()},
-            {
-                name: np.array(values, dtype=np.float32)
-                for name, values in content["boundaries"].items()
-            },
-        )
-        if transform.fingerprint != content["fingerprint"]:
+        try:
+            expected = content["fingerprint"]
+            transform = cls(
+                tuple(features),
+                {name: tuple(values) for name, values in content["vocabularies"].items()},
+                {
+                    name: np.array(values, dtype=np.float32)
+                    for name, values in content["boundaries"].items()
+                },
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataCorrupt(
+                f"{path}: expected a transform, got other JSON ({type(error).__name__}: {error}); "
+                "delete it and run the command again"
+            ) from error
+        if transform.fingerprint != expected:
             raise DataCorrupt(
                 f"{path}: made for another feature declaration (fingerprint "
-                f"{content['fingerprint'][:12]}, the declaration's is "
+                f"{str(expected)[:12]}, the declaration's is "
                 f"{transform.fingerprint[:12]}); train a new version"
             )
         return transform
 
     def _content(self) -> dict[str, Any]:
         return {
-            "features": {f.name: [f.dtype, f.width, repr(f.transform)] for f in self.features},
+            "features": {
+                f.name: [f.dtype, f.width, f.column, repr(f.default), repr(f.transform)]
+                for f in self.features
+            },
             "vocabularies": {name: list(values) for name, values in self.vocabularies.items()},
             "boundaries": {
                 name: [float(value) for value in values] for name, values in self.boundaries.items()
@@ -114,7 +125,8 @@ class Transform:
                     f"feature {feature.name!r}: expected a column {feature.column!r}, "
                     f"got {table.column_names}"
                 )
-            return self.codes(feature, pa.array([feature.default] * len(table)))
+            absent = pa.array([feature.default] * len(table), ARROW_TYPES[feature.dtype])
+            return self.codes(feature, absent)
         column = table.column(feature.column).combine_chunks()
         if feature.width == 1:
             return self.codes(feature, column)
@@ -124,41 +136,55 @@ class Transform:
         return codes
 
     def codes(self, feature: Feature, values: pa.Array) -> Codes:
-        """Codes of a flat Arrow array, `[len(values)] int32`."""
-        if feature.default is not None and values.null_count:
-            values = values.fill_null(feature.default)
+        """Codes of a flat Arrow array, `[len(values)] int32`.
+
+        Raises:
+            InvalidArgument: the values have another type than the feature.
+        """
         match feature.transform:
             case Vocabulary():
                 return self._vocabulary_codes(feature, values)
             case Quantiles():
-                numbers = _numbers(feature, values)
-                codes = 1 + np.searchsorted(self.boundaries[feature.name], numbers, side="right")
-                return np.where(np.isnan(numbers), 0, codes).astype(np.int32)
+                numbers = _flush(_plain(feature, values).astype(np.float32))
+                limits = _flush(self.boundaries[feature.name])
+                codes = 1 + np.searchsorted(limits, numbers, side="right")
+                missing = _is_missing(feature, _plain(feature, values))
+                return np.where(missing, 0, codes).astype(np.int32)
             case Hashed(buckets=buckets, salt=salt):
-                integers = values.fill_null(MISSING["int64"]).to_numpy(zero_copy_only=False)
+                integers = _plain(feature, values)
                 hashed = 1 + hash_numpy(buckets, salt, integers)
-                return np.where(integers == MISSING["int64"], 0, hashed).astype(np.int32)
+                return np.where(_is_missing(feature, integers), 0, hashed).astype(np.int32)
             case None:
                 raise InvalidArgument(f"feature {feature.name!r} has no transform")
 
     def _vocabulary_codes(self, feature: Feature, values: pa.Array) -> Codes:
         if pa.types.is_dictionary(values.type):
-            of_values = self._vocabulary_codes(feature, values.dictionary)
-            indices = values.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-            # Appended: the code that index -1, a null, picks.
-            return np.append(of_values, np.int32(0))[indices]
-        arrow_type = pa.string() if feature.dtype == "string" else pa.int64()
-        vocabulary = pa.array(self.vocabulary(feature), type=arrow_type)
-        found = pc.index_in(values.cast(arrow_type), value_set=vocabulary)
+            # Each distinct value is looked up once; appended, what index -1, a null, picks.
+            distinct = pa.concat_arrays(
+                [
+                    values.dictionary.cast(ARROW_TYPES[feature.dtype]),
+                    pa.nulls(1, ARROW_TYPES[feature.dtype]),
+                ]
+            )
+            indices = values.indices.cast(pa.int64()).fill_null(-1)
+            return self._vocabulary_codes(feature, distinct)[indices.to_numpy(zero_copy_only=False)]
+        marker = pa.scalar(MISSING[feature.dtype], ARROW_TYPES[feature.dtype])
+        typed = _cast(feature, values).fill_null(marker)
+        if feature.default is not None:
+            typed = pc.if_else(pc.equal(typed, marker), feature.default, typed)
+        vocabulary = pa.array(self.vocabulary(feature), type=ARROW_TYPES[feature.dtype])
+        found = pc.index_in(typed, value_set=vocabulary)
         codes = found.fill_null(-1).to_numpy(zero_copy_only=False) + FIRST_OF_VOCABULARY
-        missing = pc.equal(values.cast(arrow_type), MISSING[feature.dtype]).fill_null(True)
-        return np.where(missing.to_numpy(zero_copy_only=False), 0, codes).astype(np.int32)
+        missing = pc.equal(typed, marker).to_numpy(zero_copy_only=False)
+        return np.where(missing, 0, codes).astype(np.int32)
 
 
 def flatten_lists(
     lists: pa.Array, width: int
 ) -> tuple[pa.Array, NDArray[np.int64], NDArray[np.int64]]:
     """The first `width` values of every list: the values, and the row and place of each one."""
+    if pa.types.is_fixed_size_list(lists.type):
+        lists = lists.cast(pa.list_(lists.type.value_type))
     offsets = lists.offsets.to_numpy()
     length = np.where(lists.is_null().to_numpy(zero_copy_only=False), 0, np.diff(offsets))
     length = np.minimum(length, width)
@@ -167,11 +193,41 @@ def flatten_lists(
     return lists.values.take(pa.array(offsets[:-1][row] + place)), row, place
 
 
-def _numbers(feature: Feature, values: pa.Array) -> NDArray[np.float32]:
-    if pa.types.is_integer(values.type):
-        integers = values.fill_null(MISSING["int64"]).to_numpy(zero_copy_only=False)
-        numbers = integers.astype(np.float32)
-        return np.where(integers == MISSING["int64"], np.float32("nan"), numbers)
-    if not pa.types.is_floating(values.type):
-        raise InvalidArgument(f"feature {feature.name!r}: expected numbers, got {values.type}")
-    return values.cast(pa.float32()).fill_null(float("nan")).to_numpy(zero_copy_only=False)
+def _cast(feature: Feature, values: pa.Array) -> pa.Array:
+    """The values as the feature's type; numbers may be narrower, nothing else may differ."""
+    wanted, given = ARROW_TYPES[feature.dtype], values.type
+    numeric = pa.types.is_integer(given) or (feature.dtype == "float32" and _is_float(given))
+    textual = pa.types.is_string(given) or pa.types.is_large_string(given)
+    if pa.types.is_null(given) or (textual if feature.dtype == "string" else numeric):
+        try:
+            return values.cast(wanted, safe=feature.dtype != "float32")
+        except pa.ArrowInvalid as error:
+            raise InvalidArgument(f"feature {feature.name!r}: {error}") from error
+    raise InvalidArgument(f"feature {feature.name!r}: expected {wanted}, got {given}")
+
+
+def _is_float(data_type: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(data_type))
+
+
+def _plain(feature: Feature, values: pa.Array) -> NDArray[Any]:
+    """Numbers with markers for nulls, and the default for both where there is one."""
+    array: NDArray[Any] = (
+        _cast(feature, values).fill_null(MISSING[feature.dtype]).to_numpy(zero_copy_only=False)
+    )
+    if feature.default is not None:
+        array = np.where(_is_missing(feature, array), feature.default, array).astype(array.dtype)
+    return array
+
+
+def _is_missing(feature: Feature, array: NDArray[Any]) -> NDArray[np.bool_]:
+    if feature.dtype == "float32":
+        return np.isnan(array)
+    missing: NDArray[np.bool_] = array == MISSING[feature.dtype]
+    return missing
+
+
+def _flush(numbers: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Subnormal numbers become 0, as TensorFlow takes them."""
+    tiny = np.finfo(np.float32).tiny
+    return np.where(np.abs(numbers) < tiny, np.float32(0), numbers)

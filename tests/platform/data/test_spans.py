@@ -120,7 +120,6 @@ def test_a_flipped_byte_of_a_value_is_named(tmp_path: Path) -> None:
         read_span(tmp_path, "events", [3])
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a column's name that is not UTF-8 escapes")
 def test_no_damage_of_the_footer_gives_a_foreign_error(tmp_path: Path, written: Path) -> None:
     content = written.read_bytes()
     foreign = set()

@@ -179,7 +179,6 @@ def test_each_data_set_is_asked_for_its_own_features(tmp_path: Path) -> None:
     assert dict(transform.vocabularies) == {"x": ("q", "p"), "y": (4,)}
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the marker of a missing integer counts as a number")
 def test_markers_of_missing_integers_are_no_quantiles(tmp_path: Path) -> None:
     values = [-(2**63)] * 5 + [1, 2, 3, 4]
     paths = split(pa.table({"x": values}), tmp_path / "a", [], 9)
@@ -207,7 +206,6 @@ def test_a_damaged_page_is_named(tmp_path: Path) -> None:
         analyze({"a": [FEATURES[0]]}, {"a": [path]})
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a bare KeyError out of a Beam worker")
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     paths = split(pa.table({"x": ["p"]}), tmp_path / "a", [], 3)
     with pytest.raises(InvalidArgument, match="'word'"):
