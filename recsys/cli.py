@@ -32,13 +32,15 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run the main job: from a new world to a served, measured recommender."""
+    from recsys.config import load_config
+
+    settings = load_config(config)  # before the imports that take seconds
+
     from mlplatform.pipeline import Workspace
     from mlplatform.pipeline import run as run_stages
     from recsys import report
-    from recsys.config import load_config
     from recsys.pipeline import stages
 
-    settings = load_config(config)
     opened = Workspace(workspace)
     with opened.locked(), report.Terminal() as terminal:
         records = run_stages(stages(settings, opened), opened, terminal)

@@ -74,7 +74,7 @@ def test_recommend_answers_as_the_server_did(command, finished, summary):
 def test_a_killed_stage_is_done_again_to_the_same_bytes(finished, tmp_path):
     from benchmarks.resume import kill_and_resume
 
-    for stage in ("join_examples", "build_index"):
+    for stage in ("join_examples", "train_retrieval"):
         assert kill_and_resume(finished, stage, tmp_path / "copy") == []
 
 

@@ -135,6 +135,7 @@ def test_positives_of_unknown_apps_are_left_out(
         random_requests(4, 5),
         app_id=[20, 15, 60, -3],
         user_id=[7, 8, 9, 7],
+        hour=[1.5, 2.5, 3.5, 4.5],
         country=["US", "BR", "BR", "US"],
         history=[[10], [20], [30, 99, 40], [50]],
     )
@@ -142,6 +143,7 @@ def test_positives_of_unknown_apps_are_left_out(
     assert len(positives) == 2
     assert positives.app.tolist() == [2, 6]
     assert positives.user.tolist() == [7, 9]
+    assert positives.hour.tolist() == [1.5, 3.5]
     assert positives.request[:, 0].tolist() == [3, 2]
     assert positives.history[:, :4].tolist() == [[1, 0, 0, 0], [3, 0, 4, 0]]
 
@@ -150,6 +152,6 @@ def test_positives_of_several_days_come_day_by_day(
     tmp_path: Path, transform: Transform, apps: AppTable, random_requests: Any
 ) -> None:
     for day, app in ((-1, 10), (3, 30)):
-        table = with_columns(random_requests(1, 5), app_id=[app], user_id=[day + 1])
+        table = with_columns(random_requests(1, 5), app_id=[app], user_id=[day + 1], hour=[0.5])
         write_span(tmp_path, "positives", day, table)
     assert Positives.read(tmp_path, [3, -1], transform, apps).app.tolist() == [3, 1]
