@@ -8,7 +8,7 @@ class Behaviour(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    intercept: float = -5.5
+    intercept: float = -5.95
     taste: float = Field(
         3.2, description="times the cosine of the user's taste and the app's topic"
     )

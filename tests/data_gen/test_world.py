@@ -143,7 +143,7 @@ def logit_of(world, app=(), user=(), memory=None, day=0, hour=12.0, metered=Fals
 
 
 def test_a_plain_case_is_the_intercept_alone(small_world):
-    assert logit_of(small_world(**CALM)) == pytest.approx(-5.5)
+    assert logit_of(small_world(**CALM)) == pytest.approx(-5.95)
 
 
 EFFECTS = {
@@ -217,15 +217,15 @@ def test_a_campaign_raises_the_logit_on_its_day_alone(small_world):
     hyped = np.flatnonzero(world.hyped(np.int64(0), days))
     assert 1 <= len(hyped) <= 30, "about one day in two hundred"
     day = int(hyped[0])
-    assert logit_of(world, day=day) == pytest.approx(-5.5 + 0.6)
-    assert logit_of(world, day=day + 1) == pytest.approx(-5.5)
+    assert logit_of(world, day=day) == pytest.approx(-5.95 + 0.6)
+    assert logit_of(world, day=day + 1) == pytest.approx(-5.95)
 
 
 def test_a_mood_is_one_users_one_day(small_world):
     world = small_world(**{**CALM, "mood": 0.4})
     same_day = [logit_of(world, day=1, hour=hour) for hour in (1.0, 12.0, 23.0)]
     assert len(set(same_day)) == 1
-    moods = np.array([logit_of(world, day=day) for day in range(100)]) + 5.5
+    moods = np.array([logit_of(world, day=day) for day in range(100)]) + 5.95
     assert abs(moods.mean()) < 4 * 0.4 / 10
     assert moods.std() == pytest.approx(0.4, rel=0.3)
 
@@ -273,7 +273,7 @@ def test_every_group_has_a_complement_of_its_own_in_its_category(small_world):
     for group in range(64, 96):
         for owned in range(64, 96):
             memory = remembering(world, [owned])
-            if logit_of(world, app={"group": group}, memory=memory) > -5.5:
+            if logit_of(world, app={"group": group}, memory=memory) > -5.95:
                 pulls.setdefault(group, []).append(owned)
     assert [len(owned) for owned in pulls.values()] == [1] * 32
     assert len({owned[0] for owned in pulls.values()}) == 32
