@@ -82,6 +82,8 @@ def serve(
 def recommend(
     user: Annotated[int, typer.Argument(min=0, help="A user's id.")],
     k: Annotated[int, typer.Option(min=1, max=100, help="How many apps.")] = 10,
+    hour: Annotated[int, typer.Option(min=0, max=23, help="Hour of the day.")] = 20,
+    network: Annotated[str | None, typer.Option(help="wifi or metered; unknown if absent.")] = None,
     workspace: WorkspaceOption = WORKSPACE,
     as_json: JsonOption = False,
 ) -> None:
@@ -95,9 +97,9 @@ def recommend(
 
     store = FeatureStore(_feature_store(workspace))
     version = Registry(workspace / "registry").labelled(STABLE)
-    profile = store.profiles([user])[0]
+    row = store.profiles([user])[0] | {"hour_of_day": hour, "network": network}
     recommender = Recommender(Bundle.load(version.path), store)
-    result = answer(recommender, profile, k, version.number)
+    result = answer(recommender, row, k, version.number)
     report.show_answer(result.model_dump(exclude_none=True), as_json=as_json)
 
 

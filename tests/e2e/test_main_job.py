@@ -64,11 +64,14 @@ def test_the_version_is_listed_and_verified(command, finished):
 def test_recommend_answers_as_the_server_did(command, finished, summary):
     served = summary["answers"][0]
     user = served["request"]["user_id"]
-    done = command("recommend", str(user), "--k", "5", "--workspace", str(finished), "--json")
+    visit = ("--k", "5", "--hour", "20", "--network", "wifi")
+    done = command("recommend", str(user), *visit, "--workspace", str(finished), "--json")
     assert done.returncode == 0, done.stderr
-    found = {app["app_id"] for app in json.loads(done.stdout)["apps"]}
-    # The command knows neither hour nor network, so the order may differ a little.
-    assert len(found & {app["app_id"] for app in served["answer"]["apps"]}) >= 3
+    found = json.loads(done.stdout)["apps"]
+    expected = served["answer"]["apps"]
+    assert [app["app_id"] for app in found] == [app["app_id"] for app in expected]
+    scores = [app["score"] for app in found]
+    assert scores == pytest.approx([app["score"] for app in expected], abs=1e-6)
 
 
 def test_a_killed_stage_is_done_again_to_the_same_bytes(finished, tmp_path):
