@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -83,7 +83,9 @@ def recommend(
     user: Annotated[int, typer.Argument(min=0, help="A user's id.")],
     k: Annotated[int, typer.Option(min=1, max=100, help="How many apps.")] = 10,
     hour: Annotated[int, typer.Option(min=0, max=23, help="Hour of the day.")] = 20,
-    network: Annotated[str | None, typer.Option(help="wifi or metered; unknown if absent.")] = None,
+    network: Annotated[
+        Literal["wifi", "metered"] | None, typer.Option(help="Unknown if absent.")
+    ] = None,
     workspace: WorkspaceOption = WORKSPACE,
     as_json: JsonOption = False,
 ) -> None:

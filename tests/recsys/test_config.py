@@ -24,7 +24,7 @@ def refusal(tmp_path: Path, content: str | bytes) -> str:
 
 @pytest.mark.parametrize(
     ("name", "apps", "users"),
-    [("tiny", 4_860, 4_000), ("small", 48_600, 40_000), ("full", 993_000, 195_000)],
+    [("tiny", 4_860, 6_000), ("small", 48_600, 40_000), ("full", 993_000, 195_000)],
 )
 def test_the_shipped_configurations_load(name: str, apps: int, users: int) -> None:
     config = load_config(name)
