@@ -38,6 +38,7 @@ def measure() -> Result:
         result = Result(settings={"config": CONFIG, "stages": stages})
         for stage in stages:
             differing = kill_and_resume(finished, stage, Path(folder) / "copy")
+            print(f"{stage}: {differing or 'the same'}", file=sys.stderr, flush=True)
             result.figures[f"files that differ after a kill in {stage}"] = len(differing)
             result.limits[f"files that differ after a kill in {stage}"] = ("most", 0)
     return result
