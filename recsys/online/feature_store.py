@@ -38,7 +38,9 @@ def write_feature_store(log: EventLog, day: int, directory: Path) -> int:
     users = log.users.filter(pa.compute.less_equal(log.users["signup_day"], day))[
         "user_id"
     ].to_numpy()
-    environment = lmdb.open(str(directory / "users"), map_size=_MAP_BYTES, readahead=False)
+    environment = lmdb.open(
+        str(directory / "users"), map_size=_MAP_BYTES, readahead=False, lock=False
+    )
     encoder = msgspec.msgpack.Encoder()
     for start in range(0, len(users), _WRITE_ROWS):
         some = users[start : start + _WRITE_ROWS]
