@@ -147,7 +147,7 @@ def evaluate_ranking(
     return intervals(metrics, user, seed, derived)
 
 
-def popularity_scores(bundle: Bundle, slates: Slates, installs: NDArray[np.int64]) -> NDArray[Any]:
+def popularity_scores(slates: Slates, installs: NDArray[np.int64]) -> NDArray[Any]:
     """Past installs of every shown app, `[n, k]`."""
     counts: NDArray[Any] = np.concatenate([[0], installs])[slates.app].astype(np.float64)
     return counts

@@ -23,6 +23,8 @@ MODELS = (
     "recsys.stages.models",
     "recsys.models",
     "recsys.training_data",
+    "recsys.apps",
+    "recsys.columns",
     "recsys.features",
 )
 SERVING = (*MODELS, "recsys.online", "recsys.evaluation", "recsys.baselines")

@@ -63,7 +63,7 @@ def evaluate(config: RunConfig, context: Context) -> dict[str, Any]:
                 linear.signatures["codes"], slates, slates.impression
             ),
             "system, as if at the top": evaluation.score_slates(bundle.rank, slates, served),
-            "popular": evaluation.popularity_scores(bundle, slates, installs),
+            "popular": evaluation.popularity_scores(slates, installs),
             "oracle": _oracle_scores(world, memory, bundle, slates),
         },
         seed,

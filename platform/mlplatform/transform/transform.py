@@ -196,7 +196,9 @@ def flatten_lists(
 def _cast(feature: Feature, values: pa.Array) -> pa.Array:
     """The values as the feature's type; numbers may be narrower, nothing else may differ."""
     wanted, given = ARROW_TYPES[feature.dtype], values.type
-    numeric = pa.types.is_integer(given) or (feature.dtype == "float32" and _is_float(given))
+    numeric = pa.types.is_integer(given) or (
+        feature.dtype == "float32" and pa.types.is_floating(given)
+    )
     textual = pa.types.is_string(given) or pa.types.is_large_string(given)
     if pa.types.is_null(given) or (textual if feature.dtype == "string" else numeric):
         try:
@@ -204,10 +206,6 @@ def _cast(feature: Feature, values: pa.Array) -> pa.Array:
         except pa.ArrowInvalid as error:
             raise InvalidArgument(f"feature {feature.name!r}: {error}") from error
     raise InvalidArgument(f"feature {feature.name!r}: expected {wanted}, got {given}")
-
-
-def _is_float(data_type: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(data_type))
 
 
 def _plain(feature: Feature, values: pa.Array) -> NDArray[Any]:
