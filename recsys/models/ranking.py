@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from mlplatform.training.export import save_model
 from mlplatform.transform.graph import TransformGraph
 from mlplatform.transform.hashing import hash_tensorflow
 from mlplatform.transform.transform import Transform
@@ -135,11 +136,7 @@ class Ranker(tf.Module):
             "history": tf.TensorSpec([None, features.HISTORY_LENGTH], tf.int64, "history"),
             "app_id": tf.TensorSpec([None], tf.int64, "app_id"),
         }
-        tf.saved_model.save(
-            served,
-            str(directory),
-            signatures={"codes": codes, "raw": raw.get_concrete_function(**specs)},
-        )
+        save_model(served, directory, {"codes": codes, "raw": raw.get_concrete_function(**specs)})
 
 
 class Wide(tf.Module):

@@ -20,6 +20,7 @@ import tensorflow_recommenders as tfrs
 import tf_keras
 from numpy.typing import NDArray
 
+from mlplatform.training.export import save_model
 from mlplatform.transform.graph import TransformGraph
 from mlplatform.transform.transform import Transform
 from recsys import features
@@ -135,14 +136,8 @@ class TwoTower(tf.Module):
 
         served = tf.Module()
         served.model, served.graph = self, graph
-        tf.saved_model.save(
-            served,
-            str(directory),
-            signatures={
-                "codes": codes,
-                "raw": raw.get_concrete_function(**graph.signature(), history=history_spec),
-            },
-        )
+        raw_of = raw.get_concrete_function(**graph.signature(), history=history_spec)
+        save_model(served, directory, {"codes": codes, "raw": raw_of})
 
 
 def rows_in_graph(app_ids: tf.Variable, ids: tf.Tensor) -> tf.Tensor:
