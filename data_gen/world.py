@@ -146,9 +146,12 @@ class World:
         item_side = self._oracle_items(apps, int(requests.day[0]))
         user_side = self._oracle_users(requests)
         slates = np.empty((len(requests), k), dtype=np.int64)
+        # One buffer for all blocks: over a million apps, fresh memory costs more than the products.
+        buffer = np.empty((32, live_apps), dtype=np.float32)
         for start in range(0, len(requests), 32):
             rows = slice(start, start + 32)
-            scores = user_side[rows] @ item_side
+            side = user_side[rows]
+            scores = np.matmul(side, item_side, out=buffer[: len(side)])
             short = _highest(scores, n_shortlist)
             part = requests.take(np.repeat(np.arange(len(requests))[rows], n_shortlist))
             exact = self.install_logits(part, short.ravel(), memory).reshape(short.shape)
@@ -273,18 +276,18 @@ def _complement(group: NDArray[np.int32]) -> NDArray[np.int32]:
 def _highest(scores: Float, n: int) -> Int:
     """Positions of each row's n highest scores, in any order: `[rows, n]`.
 
-    They stand in at most n stretches of 256, those of the highest maxima.
+    They stand in at most n stretches of 256, those of the highest maxima, or after the last.
     """
     size = 256
-    stretches = -(-scores.shape[1] // size)
-    if stretches <= n:
+    whole = scores.shape[1] // size
+    if whole <= n:
         return np.argpartition(-scores, n - 1, axis=1)[:, :n]
-    padding = ((0, 0), (0, stretches * size - scores.shape[1]))
-    padded = np.pad(scores, padding, constant_values=-np.inf)
-    maxima = padded.reshape(len(scores), stretches, size).max(axis=2)
+    maxima = scores[:, : whole * size].reshape(len(scores), whole, size).max(axis=2)
     chosen = np.argpartition(-maxima, n - 1, axis=1)[:, :n, None]
     at = (chosen * size + np.arange(size)).reshape(len(scores), -1)
-    best = np.argpartition(-np.take_along_axis(padded, at, axis=1), n - 1, axis=1)[:, :n]
+    rest = np.arange(whole * size, scores.shape[1])
+    at = np.concatenate([at, np.broadcast_to(rest, (len(scores), len(rest)))], axis=1)
+    best = np.argpartition(-np.take_along_axis(scores, at, axis=1), n - 1, axis=1)[:, :n]
     return np.take_along_axis(at, best, axis=1)
 
 

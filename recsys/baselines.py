@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 Rows = NDArray[np.int32]  # rows of the app table: 0 for no app, else position + 1
 Hits = NDArray[np.bool_]
@@ -72,10 +73,11 @@ def content_vectors(catalogue: pa.Table, dim: int, seed: int) -> NDArray[np.floa
     tag = tags.flatten().dictionary_encode()
     category_signs = rng.choice([-1.0, 1.0], (len(category.dictionary), n_signs))
     tag_signs = rng.choice([-1.0, 1.0], (len(tag.dictionary), n_signs))
-    words = category_signs[category.indices.to_numpy()]
-    per_app = tag_signs[tag.indices.to_numpy()]
-    owner = np.repeat(np.arange(len(tags)), np.diff(tags.offsets.to_numpy()))
-    np.add.at(words, owner, per_app)
+    has_tag = csr_array(
+        (np.ones(len(tag)), tag.indices.to_numpy(), tags.offsets.to_numpy()),
+        shape=(len(tags), len(tag.dictionary)),
+    )
+    words = category_signs[category.indices.to_numpy()] + has_tag @ tag_signs
     vectors = np.concatenate([words / np.sqrt(4 * n_signs), np.array(numbers).T], axis=1)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors.astype(np.float32)
@@ -85,4 +87,6 @@ def profiles(vectors: NDArray[np.float32], history: Rows) -> NDArray[np.float32]
     """Mean content of each user's last apps, `[users, dim]`; zero without any."""
     owned = (history > 0)[:, :, None]
     total = (vectors[np.maximum(history - 1, 0)] * owned).sum(axis=1)
-    return total / np.maximum(owned.sum(axis=1), 1)
+    n_owned = np.maximum(owned.sum(axis=1), 1).astype(np.float32)
+    mean: NDArray[np.float32] = total / n_owned  # in single precision, as the search wants it
+    return mean

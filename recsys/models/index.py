@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scann.scann_ops.py import scann_ops_pybind
 
 FILES = "scann"
-BLOCK = 256  # queries that the exact search scores at once
-STRETCH = 512
+BLOCK = 64  # queries that the exact search scores at once
+STRETCH = 256
 # Codes of one dimension each: with two, the quantized order loses a fifth of the best hundred.
 DIMENSIONS_PER_BLOCK = 1
 
@@ -77,9 +77,14 @@ def exact_search(
     vectors: NDArray[np.float32], queries: NDArray[np.float32], k: int
 ) -> NDArray[np.int64]:
     """The true best `k` positions of each query, `[queries, k]`, the best first."""
-    return np.concatenate(
-        [_top(queries[at : at + BLOCK] @ vectors.T, k) for at in range(0, len(queries), BLOCK)]
-    )
+    best = np.empty((len(queries), k), dtype=np.int64)
+    # One buffer for all blocks: over a million apps, fresh memory costs more than the products.
+    buffer = np.empty((BLOCK, len(vectors)), dtype=np.float32)
+    for at in range(0, len(queries), BLOCK):
+        block = queries[at : at + BLOCK]
+        scores = np.matmul(block, vectors.T, out=buffer[: len(block)])
+        best[at : at + BLOCK] = _top(scores, k)
+    return best
 
 
 def recall(found: NDArray[np.int64], true: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -91,17 +96,15 @@ def recall(found: NDArray[np.int64], true: NDArray[np.int64]) -> NDArray[np.floa
 def _top(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     """Positions of each row's k highest scores, `[rows, k]`, the best first.
 
-    The k best stand in at most k stretches, those of the highest maxima; only these are sorted.
+    The k best stand in at most k stretches, those of the highest maxima, or after the last.
     """
-    n_stretches = scores.shape[1] // STRETCH
-    if n_stretches > k:
-        rest = scores[:, n_stretches * STRETCH :]
-        stretches = scores[:, : n_stretches * STRETCH].reshape(len(scores), n_stretches, STRETCH)
+    whole = scores.shape[1] // STRETCH
+    if whole > k:
+        stretches = scores[:, : whole * STRETCH].reshape(len(scores), whole, STRETCH)
         chosen = np.argpartition(-stretches.max(axis=2), k - 1, axis=1)[:, :k, None]
         at = (chosen * STRETCH + np.arange(STRETCH)).reshape(len(scores), -1)
-        tail = np.broadcast_to(np.arange(scores.shape[1])[-rest.shape[1] or None :], rest.shape)
-        if rest.shape[1]:
-            at = np.concatenate([at, tail], axis=1)
+        rest = np.arange(whole * STRETCH, scores.shape[1])
+        at = np.concatenate([at, np.broadcast_to(rest, (len(scores), len(rest)))], axis=1)
         found = _top(np.take_along_axis(scores, at, axis=1), k)
         return np.take_along_axis(at, found, axis=1)
     best = np.argpartition(-scores, k - 1, axis=1)[:, :k]

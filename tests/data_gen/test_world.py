@@ -305,6 +305,14 @@ def test_the_oracle_shows_the_best_apps_in_order(visited):
     assert all(len(set(slate)) == 10 for slate in slates.tolist())
 
 
+@pytest.mark.parametrize("n_apps", [1_000, 25_600, 25_601])  # all; whole stretches; one more
+def test_the_shortlist_holds_the_highest_scores(n_apps):
+    scores = np.random.default_rng(3).permutation(4 * n_apps).reshape(4, n_apps).astype(np.float32)
+    scores[0, -1] = 1e9
+    expected = np.sort(np.argsort(-scores, axis=1)[:, :20], axis=1)
+    assert_array_equal(np.sort(world_module._highest(scores, 20), axis=1), expected)
+
+
 def test_the_oracle_beats_the_popular_list_and_that_a_random_one(visited):
     world, memory, requests = visited
     popular = np.argsort(-world.apps.popularity)[:10]

@@ -40,11 +40,13 @@ def index(vectors: NDArray[np.float32]) -> AppIndex:
     return AppIndex.build(vectors, SETTINGS, k=10)
 
 
-def test_exact_search_is_the_sort_of_all_products(
-    vectors: NDArray[np.float32], queries: NDArray[np.float32]
-) -> None:
+@pytest.mark.parametrize("n", [5_000, 30_208, 30_209])  # all sorted; whole stretches; one more
+def test_exact_search_is_the_sort_of_all_products(n: int, queries: NDArray[np.float32]) -> None:
+    vectors = clustered(n, 1)
+    vectors[-1] = 5 * queries[0]  # so that the last one, after the whole stretches, is a best one
     expected = np.argsort(-(queries.astype(float) @ vectors.T.astype(float)), axis=1)[:, :K]
-    found = exact_search(vectors, queries, K)  # 300 queries: more than one block of 256
+    found = exact_search(vectors, queries, K)  # 300 queries: several blocks, the last one not full
+    assert (found == n - 1).any()
     np.testing.assert_array_equal(found, expected)
 
 
