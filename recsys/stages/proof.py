@@ -1,17 +1,17 @@
 """Stages that prove the result: installs in the world itself, and answers over HTTP."""
 
-import socket
-import subprocess
-import sys
+import threading
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import uvicorn
+from fastapi import FastAPI
 from numpy.typing import NDArray
 
 from data_gen import keyed, sessions
@@ -21,19 +21,20 @@ from mlplatform.artifacts import read_json, to_json
 from mlplatform.errors import Unavailable
 from mlplatform.evaluation.metrics import Derived, WeightedMetric, difference, intervals, mean_of
 from mlplatform.pipeline import Context
+from mlplatform.registry.registry import Registry
 from recsys import evaluation
 from recsys.baselines import Popularity
 from recsys.config import RunConfig
 from recsys.online.bundle import Bundle
 from recsys.online.feature_store import FeatureStore
 from recsys.online.recommender import Recommender
+from recsys.online.service import create_app
 from recsys.stages.data import BACKLOG_DAY, SPANS, load_truth_of_the_morning
 from recsys.stages.release import BUNDLE
 from recsys.training_data import Positives
 
 SLATE = 10
 USERS_ASKED = 3
-READY_SECONDS = 120
 FIGURES, ANSWERS = "world.json", "answers.json"
 
 
@@ -99,27 +100,13 @@ def serve(config: RunConfig, registry: Path, context: Context) -> dict[str, Any]
         for user in known[step // 2 :: step][:USERS_ASKED]
     ]
     bodies.append({"profile": {"country": "BR", "age_band": "18-24", "os_version": 9}, "k": 5})
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        sys.executable, "-m", "recsys.cli", "serve", "--port", str(port),
-        "--registry", str(registry), "--feature-store", str(store),
-    ]  # fmt: skip
-    log = context.output / "server.log"
-    with log.open("wb") as stream:
-        server = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _wait_until_ready(server, url, log)
-            answers = [
-                httpx.post(f"{url}/v1/recommendations", json=body, timeout=30).json()
-                for body in bodies
-            ]
-        finally:
-            server.terminate()
-            server.wait(timeout=30)
-    log.unlink()
+    versions = Registry(registry)
+    versions.verify(versions.version(version))
+    recommender = Recommender(Bundle.load(versions.version(version).path), FeatureStore(store))
+    with _listening(create_app(lambda: recommender, version)) as url:
+        answers = [
+            httpx.post(f"{url}/v1/recommendations", json=body, timeout=30).json() for body in bodies
+        ]
     content = [{"request": q, "answer": a} for q, a in zip(bodies, answers, strict=True)]
     (context.output / ANSWERS).write_bytes(to_json(content))
     return {"rows": len(answers), "version": version}
@@ -175,16 +162,19 @@ def _oracle(
     return np.concatenate(parts)
 
 
-def _wait_until_ready(server: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            if httpx.get(f"{url}/readyz", timeout=2).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    said = log.read_text(errors="replace").strip().splitlines()[-1:] or ["nothing"]
-    raise Unavailable(
-        f"the server was not ready within {READY_SECONDS} s; its last words: {said[0]}"
-    )
+@contextmanager
+def _listening(app: FastAPI) -> Iterator[str]:
+    """Serve `app` from a thread, on a free port of this machine; yields its URL."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run, name="http", daemon=True)
+    thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.01)
+    if not server.started:
+        raise Unavailable("the HTTP server did not start; its log above says why")
+    try:
+        host, port = server.servers[0].sockets[0].getsockname()
+        yield f"http://{host}:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()

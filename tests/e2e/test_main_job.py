@@ -1,11 +1,15 @@
 """The main job at tiny scale, as a user runs it."""
 
+import contextlib
 import json
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +101,44 @@ def test_a_damaged_file_is_named_and_nothing_else_is_lost(command, finished, tmp
     assert "Traceback" not in done.stderr
     kept = {path.name for path in (workspace / "artifacts").iterdir()}
     assert len(kept) == STAGES
+
+
+def test_serve_answers_as_the_main_job_did_and_stops_when_asked(finished, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (answers,) = (finished / "artifacts" / "serve").glob("*/answers.json")
+    said = tmp_path / "said"
+    with said.open("wb") as stream:
+        server = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "recsys.cli",
+                "serve",
+                "--port",
+                str(port),
+                "--workspace",
+                str(finished),
+            ],
+            stdout=stream,
+            stderr=stream,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and server.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{url}/readyz").status_code == 200:
+                    break
+            time.sleep(0.1)
+        for asked in json.loads(answers.read_text()):
+            answer = httpx.post(f"{url}/v1/recommendations", json=asked["request"], timeout=30)
+            assert answer.json() == asked["answer"]
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+    assert "Traceback" not in said.read_text()
 
 
 def test_an_altered_bundle_is_not_served(command, finished, tmp_path):
