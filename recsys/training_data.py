@@ -54,6 +54,14 @@ class Positives:
             table["hour"].to_numpy(),
         )
 
+    def where(self, rows: NDArray[np.int64]) -> str:
+        """Names rows by their span and keys."""
+        return "; ".join(
+            f"span positives/{self.hour[row] // 24:.0f} at hour {self.hour[row]:.2f} "
+            f"by user {self.user[row]}"
+            for row in rows
+        )
+
     def take(self, rows: NDArray[np.integer[Any]]) -> "Positives":
         return Positives(**{name: array[rows] for name, array in vars(self).items()})
 
@@ -105,6 +113,13 @@ class Slates:
             request_id,
             requests["hour"].to_numpy(),
             np.asarray(requests["network"].to_pylist()) == "metered",
+        )
+
+    def where(self, rows: NDArray[np.int64]) -> str:
+        """Names rows by their span and keys."""
+        return "; ".join(
+            f"span requests/{self.hour[row] // 24:.0f} request {self.request_id[row]}"
+            for row in rows
         )
 
     def take(self, rows: NDArray[np.integer[Any]]) -> "Slates":

@@ -56,7 +56,9 @@ def train_retrieval(config: RunConfig, context: Context) -> dict[str, Any]:
         apps,
         TowerSettings(learning_rate=settings.learning_rate, seed=config.seed),
     )
-    batches = Batches(take, len(positives), batch_size, settings.epochs, config.seed)
+    batches = Batches(
+        take, len(positives), batch_size, settings.epochs, config.seed, positives.where
+    )
     context.progress.expect(batches.steps * batch_size)
     curve = train(model, batches, context.progress.advance)
     model.export(context.output / QUERY_TOWER)
@@ -97,6 +99,7 @@ def train_ranker(config: RunConfig, context: Context) -> dict[str, Any]:
         config.ranking.batch_requests,
         config.ranking.epochs,
         config.seed,
+        slates.where,
     )
     rows = batches.steps * batches.batch_size
     context.progress.expect(2 * rows)

@@ -86,36 +86,41 @@ def test_the_curve_is_the_mean_loss_since_its_last_point_and_rows_are_told() -> 
         assert loss == pytest.approx(expected, rel=1e-5)
 
 
-def spoiled_at(batch: int, batch_size: int) -> Callable[[Any], dict[str, Any]]:
-    """Arrays whose batch of this number, from 0, has a NaN."""
-    take, number = taking(data(batch_size * 200)), iter(range(10_000))
-
-    def spoiling(rows: Any) -> dict[str, Any]:
-        arrays = {name: array.copy() for name, array in take(rows).items()}
-        if next(number) == batch:
-            arrays["x"][0, 0] = np.nan
-        return arrays
-
-    return spoiling
+def spoiled(row: int, n: int) -> Callable[[Any], dict[str, Any]]:
+    """Arrays in which one row has a NaN."""
+    arrays = taking(data(n))(np.arange(n))
+    arrays["x"][row, 0] = np.nan
+    return lambda rows: {name: array[rows] for name, array in arrays.items()}
 
 
-def test_a_loss_that_is_not_a_number_stops_and_says_which_rows() -> None:
-    batches = Batches(spoiled_at(LOSS_EVERY + 7, 2), 2 * 3 * LOSS_EVERY, 2, epochs=1, seed=0)
+@pytest.mark.parametrize("row", [3, 7, 299])
+def test_a_loss_that_is_not_a_number_names_the_step_the_input_and_the_row(row: int) -> None:
+    order = np.random.default_rng([0, 0]).permutation(300)
+    step = int(np.flatnonzero(order == row)[0]) // 2 + 1
     told: list[int] = []
-    with pytest.raises(FailedPrecondition, match=r"nan within rows 100 to 200"):
-        train(LinearRegression(3, 0.001), batches, told.append)
-    assert sum(told) == 200
+    with pytest.raises(FailedPrecondition) as raised:
+        train(
+            LinearRegression(3, 0.001),
+            Batches(spoiled(row, 300), 300, 2, epochs=1, seed=0),
+            told.append,
+        )
+    assert (
+        str(raised.value) == f"the loss became nan in step {step}: input 'x' is nan in rows {row}"
+    )
+    assert sum(told) == -(-step // LOSS_EVERY) * LOSS_EVERY * 2  # no further than it was looked at
+
+
+def test_the_caller_can_name_rows_in_its_own_words() -> None:
+    batches = Batches(
+        spoiled(4, 20), 20, 2, epochs=1, seed=0, where=lambda rows: f"day 3, row {rows[0]}"
+    )
+    with pytest.raises(FailedPrecondition, match="input 'x' is nan in day 3, row 4"):
+        train(LinearRegression(3, 0.001), batches)
 
 
 def test_a_loss_that_overflows_stops() -> None:
     with pytest.raises(FailedPrecondition, match="learning rate"):
         train(LinearRegression(3, 1e6), Batches(taking(data(64)), 64, 4, epochs=5, seed=0))
-
-
-def test_the_rows_of_a_last_stretch_are_its_own() -> None:
-    batches = Batches(spoiled_at(5, 2), 20, 2, epochs=1, seed=0)
-    with pytest.raises(FailedPrecondition, match=r"rows 0 to 20\b"):
-        train(LinearRegression(3, 0.001), batches)
 
 
 def test_too_few_rows_for_a_batch_are_refused() -> None:

@@ -4,11 +4,12 @@ Enters: a model that knows its loss and its optimizers, and batches of arrays.  
 curve; the model's variables have been trained in place.
 """
 
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from mlplatform.training.runtime import tensorflow
 Batch = Mapping[str, NDArray[Any]]
 PREFETCHED = 4
 LOSS_EVERY = 50
+SAMPLE_ROWS = 5  # named in an error
 
 
 class Trainable(Protocol):
@@ -40,6 +42,7 @@ class Batches:
     """Shuffled batches over `n_rows` rows, deterministic for a seed.
 
     take: gives the arrays of the rows asked for; it runs in a thread beside the training step.
+    where: names rows in an error, as their span and key do; their numbers by default.
     A rest smaller than `batch_size` is left out of its epoch, so all batches have one shape.
     """
 
@@ -48,6 +51,7 @@ class Batches:
     batch_size: int
     epochs: int
     seed: int
+    where: Callable[[NDArray[np.int64]], str] = lambda rows: f"rows {', '.join(map(str, rows))}"
 
     @property
     def steps(self) -> int:
@@ -59,14 +63,15 @@ class Batches:
                 f"a batch takes {self.batch_size} rows, but there are only {self.n_rows}; "
                 "set a smaller batch_size or generate more data"
             )
-        return _prefetch(self._batches())
+        return _prefetch(map(self.take, self.rows()))
 
-    def _batches(self) -> Iterator[Batch]:
+    def rows(self) -> Iterator[NDArray[np.int64]]:
+        """The rows of every batch."""
         for epoch in range(self.epochs):
             order = np.random.default_rng([self.seed, epoch]).permutation(self.n_rows)
             for start in range(0, self.n_rows - self.batch_size + 1, self.batch_size):
                 # Sorted rows are gathered faster; within a batch the order has no effect.
-                yield self.take(np.sort(order[start : start + self.batch_size]))
+                yield np.sort(order[start : start + self.batch_size])
 
 
 def train(
@@ -77,7 +82,8 @@ def train(
     `advance` is told the number of rows after every step.
 
     Raises:
-        FailedPrecondition: the loss became NaN or infinite; the variables are then of no use.
+        FailedPrecondition: the loss became NaN or infinite, and the variables of no use; the
+            message names the step, the input at fault and some of its rows, where there is one.
     """
     tf = tensorflow()
     groups = model.optimizers()
@@ -102,21 +108,32 @@ def train(
         rows += batches.batch_size
         advance(batches.batch_size)
         if number % LOSS_EVERY == 0 or number == batches.steps:
-            mean = _mean_loss(pending)
-            first = rows - len(pending) * batches.batch_size
+            totals, examples = np.array([(total.numpy(), float(n)) for total, n in pending]).T
+            if not np.isfinite(totals).all():
+                bad = int(np.flatnonzero(~np.isfinite(totals))[0])
+                _explain(totals[bad], number - len(pending) + bad, batches)
             pending.clear()
-            if not np.isfinite(mean):
-                raise FailedPrecondition(
-                    f"the loss became {mean} within rows {first} "
-                    f"to {rows}; look for NaN or infinite features, or lower the learning rate"
-                )
-            curve.append((rows, mean))
+            curve.append((rows, float(totals.sum() / examples.sum())))
     return curve
 
 
-def _mean_loss(steps: list[tuple[Any, Any]]) -> float:
-    totals, examples = np.array([(total.numpy(), float(n)) for total, n in steps]).T
-    return float(totals.sum() / examples.sum())
+def _explain(loss: float, step: int, batches: Batches) -> NoReturn:
+    """Say why the loss of a step, counted from 0, is not finite: make its batch anew and look."""
+    rows = next(itertools.islice(batches.rows(), step, None))
+    for name, array in batches.take(rows).items():
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            at = ~np.isfinite(array)
+            message = f"input {name!r} is {array[at][0]}"
+            if len(array) == len(rows):
+                at = at.reshape(len(rows), -1).any(axis=1)
+                message += f" in {batches.where(rows[at][:SAMPLE_ROWS])}"
+            break
+    else:
+        message = (
+            f"all inputs are finite, so learning diverged: lower the learning rate "
+            f"(the step learned from {batches.where(rows[:SAMPLE_ROWS])} and others)"
+        )
+    raise FailedPrecondition(f"the loss became {loss} in step {step + 1}: {message}")
 
 
 def _prefetch(batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -62,7 +62,8 @@ class Transform:
         A null takes the feature's declared default; without one it is coded as missing.
 
         Raises:
-            InvalidArgument: the table lacks a column, or a value has another type.
+            InvalidArgument: the table lacks a column, or a value has another type, or is NaN or
+                infinite: that is a fault and not a missing value, and no code may hide it.
         """
         names = names if names is not None else [f.name for f in self.features if f.transform]
         return {name: self._apply_one(self.by_name[name], table) for name in names}
@@ -139,8 +140,9 @@ class Transform:
         """Codes of a flat Arrow array, `[len(values)] int32`.
 
         Raises:
-            InvalidArgument: the values have another type than the feature.
+            InvalidArgument: the values have another type than the feature, or are not finite.
         """
+        _require_finite(feature, values)
         match feature.transform:
             case Vocabulary():
                 return self._vocabulary_codes(feature, values)
@@ -206,6 +208,19 @@ def _cast(feature: Feature, values: pa.Array) -> pa.Array:
         except pa.ArrowInvalid as error:
             raise InvalidArgument(f"feature {feature.name!r}: {error}") from error
     raise InvalidArgument(f"feature {feature.name!r}: expected {wanted}, got {given}")
+
+
+def _require_finite(feature: Feature, values: pa.Array) -> None:
+    if not pa.types.is_floating(values.type):
+        return
+    finite = pc.is_finite(values).fill_null(True)  # a null is missing, which is no fault
+    if finite.true_count < len(values):
+        at = np.flatnonzero(~finite.to_numpy(zero_copy_only=False))
+        raise InvalidArgument(
+            f"feature {feature.name!r}: expected finite numbers or nulls, got "
+            f"{values[int(at[0])].as_py()} at {', '.join(map(str, at[:5]))} ({len(at)} in all, "
+            "counted from 0); correct the data where it is made"
+        )
 
 
 def _plain(feature: Feature, values: pa.Array) -> NDArray[Any]:
