@@ -10,6 +10,7 @@ from benchmarks.result import Result
 NAMES = {
     "world": "seconds to make a million apps and a day of a million impressions",
     "main-job": "the main job at full scale: wall time, memory, recall, lift",
+    "statistics": "cells described a second, and whether memory grows with the rows",
     "resume": "every stage killed and run again: the same bytes?",
 }
 

@@ -8,10 +8,10 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from data_gen import sessions
 from data_gen.memory import Memory
 from data_gen.world import World, build_world, load_truth, save_truth
-from mlplatform.data import schema as schemas
-from mlplatform.data.spans import span_files, write_parquet, write_span
-from mlplatform.data.validation import require_no_anomalies
-from mlplatform.data.validation import validate as validate_statistics
+from mlplatform.data.files.spans import span_files, write_parquet, write_span
+from mlplatform.data.schemas import schema as schemas
+from mlplatform.data.validation.validate import require_no_anomalies
+from mlplatform.data.validation.validate import validate as validate_statistics
 from mlplatform.pipeline import Context
 from recsys import examples, features
 from recsys.config import RunConfig
@@ -19,7 +19,6 @@ from recsys.config import RunConfig
 OBSERVABLE, TRUTH, EVENTS, SPANS = "observable", "truth", "events", "spans"
 BACKLOG_DAY = -1
 DATASETS = ("apps", "requests", "impressions", "positives")
-TRAINING, SERVING = "TRAINING", "SERVING"
 STATISTICS, SCHEMA = "statistics.pb", "schema.pbtxt"
 # Keys, times and propensities: true of one row alone, so no schema limits them.
 KEYS = ("request_id", "user_id", "app_id", "hour", "propensity")
@@ -106,7 +105,7 @@ def build_feature_store(config: RunConfig, context: Context) -> dict[str, Any]:
 
 def compute_statistics(config: RunConfig, context: Context) -> dict[str, Any]:
     """-> statistics.pb: every dataset of every day, one entry 'DATASET/DAY' each."""
-    from mlplatform.data.statistics import compute_statistics as compute
+    from mlplatform.data.statistics.compute import compute_statistics as compute
 
     root = context.inputs["join_examples"] / SPANS
     datasets = {
@@ -131,11 +130,18 @@ def infer_schema(config: RunConfig, context: Context) -> dict[str, Any]:
         for feature in schema.feature:
             if feature.name in KEYS:
                 feature.ClearField("domain")
-        schema.default_environment[:] = [TRAINING, SERVING]
-        if dataset == "impressions":
-            training_only = [f.name for f in features.IMPRESSION if f.training_only]
-            for name in (features.LABEL.name, *training_only, "propensity"):
-                schemas.set_environments(schema, name, not_in_environments=[SERVING])
+        schema.default_environment[:] = [features.TRAINING, features.SERVING]
+        # The server is asked about features; keys, times and what came of it are the log's.
+        not_served = {
+            *KEYS,
+            features.LABEL.name,
+            *(f.name for f in features.ALL if f.training_only),
+        }
+        for feature in schema.feature:
+            if feature.name in not_served:
+                schemas.set_environments(
+                    schema, feature.name, not_in_environments=[features.SERVING]
+                )
         _relax(schema)
         (context.output / dataset).mkdir()
         schemas.save_schema(schema, context.output / dataset / SCHEMA)
@@ -151,7 +157,7 @@ def validate(config: RunConfig, context: Context) -> dict[str, Any]:
         schema = schemas.load_schema(context.inputs["infer_schema"] / dataset / SCHEMA)
         for day in days_of(config, dataset):
             name = f"{dataset}/{day}"
-            anomalies = validate_statistics(statistics[name], schema, environment=TRAINING)
+            anomalies = validate_statistics(statistics[name], schema, environment=features.TRAINING)
             require_no_anomalies(anomalies, f"span {name}")
             anomalies.ClearField("baseline")
             text.append(f"# {name}\n{text_format.MessageToString(anomalies)}")
@@ -211,6 +217,6 @@ def _relax(schema: schema_pb2.Schema) -> None:
     for feature in schema.feature:
         if 0 < feature.presence.min_fraction < 1:
             feature.presence.min_fraction *= 0.9
-        if feature.HasField("value_count"):
+        if feature.HasField("value_count") and feature.value_count.max != 1:
             feature.value_count.ClearField("max")
             feature.value_count.min = 0

@@ -122,11 +122,11 @@ def _explain(loss: float, step: int, batches: Batches) -> NoReturn:
     rows = next(itertools.islice(batches.rows(), step, None))
     for name, array in batches.take(rows).items():
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            at = ~np.isfinite(array)
-            message = f"input {name!r} is {array[at][0]}"
+            bad = ~np.isfinite(array)
+            message = f"input {name!r} is {array[bad][0]}"
             if len(array) == len(rows):
-                at = at.reshape(len(rows), -1).any(axis=1)
-                message += f" in {batches.where(rows[at][:SAMPLE_ROWS])}"
+                of_rows = np.asarray(bad.reshape(len(rows), -1).any(axis=1))
+                message += f" in {batches.where(rows[of_rows][:SAMPLE_ROWS])}"
             break
     else:
         message = (

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mlplatform.data.columns import ArrowArray, leaf_values, to_numpy
-from mlplatform.data.pieces import combine_over_pieces
-from mlplatform.data.shards import Piece, Shards, read_batches
-from mlplatform.data.sketches import RowSample, ValueCounts
+from mlplatform.data.files.columns import ArrowArray, leaf_values, to_numpy
+from mlplatform.data.files.shards import Piece, Shards, read_batches
+from mlplatform.data.statistics.pieces import combine_over_pieces
+from mlplatform.data.statistics.sketches import RowSample, ValueCounts
 from mlplatform.errors import InvalidArgument
 from mlplatform.transform.feature import MISSING, Feature, Quantiles, Vocabulary
 from mlplatform.transform.transform import Transform
