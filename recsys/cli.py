@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mlplatform.errors import AnomaliesFound, PlatformError
+from recsys import data_cli
 
 if TYPE_CHECKING:
     from recsys.online.recommender import Recommender
@@ -123,6 +124,11 @@ def verify(workspace: WorkspaceOption = WORKSPACE) -> None:
     for version in registry.list():
         registry.verify(version)
         print(f"version {version.number}: {len(version.manifest['files'])} files, all as pushed")
+
+
+app.command()(data_cli.validate)
+app.command()(data_cli.skew)
+app.add_typer(data_cli.schema_app)
 
 
 def main() -> None:

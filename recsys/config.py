@@ -55,6 +55,9 @@ class Evaluation(_Section):
     installs: int = Field(4000, ge=50, description="held-out installs that recall is measured on")
     queries: int = Field(1000, ge=50, description="queries that the index is checked on")
     requests: int = Field(30_000, ge=50, description="requests whose impressions are scored")
+    skew_requests: int = Field(
+        5000, ge=50, description="requests compared with how they are served"
+    )
     world_requests: int = Field(2000, ge=50, description="requests answered in the world itself")
 
 

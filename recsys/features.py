@@ -7,6 +7,9 @@ its column in `examples.py` (training) and `online/feature_store.py` (serving).
 
 from mlplatform.transform.feature import Feature, Hashed, Quantiles, Vocabulary
 
+# Where rows come from: the schema says of each column in which of the two it is expected.
+TRAINING, SERVING = "TRAINING", "SERVING"
+
 HISTORY_LENGTH = 20
 RECENT_INSTALLS = 5
 
@@ -20,7 +23,14 @@ REQUEST: tuple[Feature, ...] = (
     Feature("free_storage_mb", "float32", "Free storage.", Quantiles(16), unit="MB"),
     Feature("os_version", "int64", "Major version of the operating system.", Vocabulary()),
     Feature("account_age_days", "int64", "Since sign-up.", Quantiles(8), unit="days"),
-    Feature("hour_of_day", "int64", "Hour of the request.", Vocabulary(), unit="hours"),
+    Feature(
+        "hour_of_day",
+        "int64",
+        "Hour of the request; the busiest one for a caller who does not say.",
+        Vocabulary(),
+        unit="hours",
+        default=20,
+    ),
     Feature("network", "string", "wifi or metered; missing for searches.", Vocabulary()),
     Feature("history_count", "int64", "Apps installed so far.", Quantiles(8), unit="apps"),
     Feature(

@@ -115,6 +115,12 @@ def stages(config: RunConfig, workspace: Workspace) -> list[Stage]:
             (*SERVING, "recsys.stages.proof", "data_gen"),
         ),
         stage(
+            partial(proof.compare_serving, config),
+            ("build_feature_store", "join_examples", "evaluate"),
+            days | config.evaluation.model_dump() | {"seed": seed},
+            (*SERVING, "recsys.stages.proof", "recsys.serving_skew"),
+        ),
+        stage(
             partial(proof.serve, config, registry),
             ("build_feature_store", "push"),
             {"seed": seed},

@@ -183,6 +183,7 @@ def write_html(workspace: Workspace, records: Mapping[str, Record]) -> None:
         answers=answers,
         records=list(records.values()),
         version=records["push"].figures["version"],
+        skew=_read_skew(workspace, records),
         checks=artifacts.read_json(_artifact(workspace, records, "gate") / "blessing.json")[
             "checks"
         ],
@@ -197,8 +198,17 @@ def _results(
     for stage, name in (("evaluate", "figures.json"), ("measure_in_world", "world.json")):
         content = artifacts.read_json(_artifact(workspace, records, stage) / name)
         figures |= {key: Interval(**value) for key, value in content.items()}
+    cost = _read_skew(workspace, records)["cost"]
+    figures["log loss of impressions: as trained on"] = Interval(**cost["log_loss"])
+    figures["log loss of impressions: as served - as trained on"] = Interval(
+        **cost["together"]["log_loss"]
+    )
     answers = artifacts.read_json(_artifact(workspace, records, "serve") / "answers.json")
     return figures, answers
+
+
+def _read_skew(workspace: Workspace, records: Mapping[str, Record]) -> Any:
+    return artifacts.read_json(_artifact(workspace, records, "compare_serving") / "skew.json")
 
 
 def _artifact(workspace: Workspace, records: Mapping[str, Record], stage: str) -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlplatform.data.spans import read_span
+from mlplatform.data.files.spans import read_span
 from mlplatform.transform.transform import Transform
 from recsys import features
 from recsys.apps import UNKNOWN, AppTable

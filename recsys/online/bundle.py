@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from tensorflow_metadata.proto.v0 import schema_pb2
 
-from mlplatform.data.spans import read_parquet
+from mlplatform.data.files.spans import read_parquet
+from mlplatform.data.schemas.schema import load_schema
 from mlplatform.errors import DataCorrupt
 from mlplatform.training.runtime import tensorflow
 from mlplatform.transform.transform import Transform
@@ -24,6 +26,7 @@ VECTORS = "app_vectors.npy"
 CATALOGUE = "catalogue.parquet"
 QUERY_TOWER = "query_tower"
 RANKER = "ranker"
+REQUEST_SCHEMA = "schema/requests/schema.pbtxt"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Bundle:
     index: Any  # an AppIndex
     query: Any
     rank: Any
+    request_schema: schema_pb2.Schema  # what is expected of a request's features
     _models: Any  # keeps the loaded models' variables alive
 
     @classmethod
@@ -61,4 +65,5 @@ class Bundle:
         models = [tf.saved_model.load(str(directory / name)) for name in (QUERY_TOWER, RANKER)]
         query, rank = (model.signatures["codes"] for model in models)
         catalogue = read_parquet(directory / CATALOGUE)
-        return cls(transform, apps, catalogue, vectors, index, query, rank, models)
+        schema = load_schema(directory / REQUEST_SCHEMA)
+        return cls(transform, apps, catalogue, vectors, index, query, rank, schema, models)

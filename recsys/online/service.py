@@ -13,16 +13,18 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from starlette.exceptions import HTTPException
 
+from mlplatform.data.validation.serving_check import ServingCheck
 from mlplatform.errors import PlatformError, Unavailable
 from recsys import features
 from recsys.online.feature_store import PROFILE_FEATURES
 from recsys.online.recommender import Recommendations, Recommender
 
+CHECKED_ONE_IN = 20  # requests
+SERVED_FEATURES = [f.name for f in (*features.REQUEST, features.HISTORY)]
 MAX_K = 100
 MAX_BODY_BYTES = 64 * 1024
 MAX_TEXT = 64
 _DIGITS = 18  # more, and the number is no length
-UNKNOWN_HOUR = 20  # the busiest one, for a caller who does not say
 
 _INTEGER = Annotated[int, Field(strict=True, ge=-(2**62), le=2**62)]
 _TYPES: dict[str, Any] = {
@@ -55,7 +57,7 @@ class Visit(BaseModel):
 
     model_config = _STRICT
 
-    hour_of_day: int = Field(UNKNOWN_HOUR, strict=True, ge=0, le=23)
+    hour_of_day: Annotated[int, Field(strict=True, ge=0, le=23)] | None = None
     network: str | None = Field(None, pattern="^(wifi|metered)$")
 
 
@@ -113,6 +115,7 @@ class Answer(BaseModel):
                          "score": 0.08}
                     ],
                     "bundle_version": 3,
+                    "defaulted_features": ["age_band"],
                 }
             ]
         }
@@ -120,6 +123,21 @@ class Answer(BaseModel):
 
     apps: list[App]
     bundle_version: int
+    defaulted_features: list[str] = Field(
+        description="what the request and the profile did not say: its declared default was taken"
+    )
+
+
+class Violation(BaseModel):
+    feature: str
+    anomaly: str = Field(examples=["ENUM_TYPE_UNEXPECTED_STRING_VALUES"])
+    requests: int = Field(description="checked requests with it, since the server's start")
+
+
+class Violations(BaseModel):
+    checked_requests: int
+    checked_one_in: int
+    violations: list[Violation]
 
 
 class Problem(BaseModel):
@@ -129,12 +147,16 @@ class Problem(BaseModel):
 def create_app(load: Callable[[], Recommender], version: int) -> FastAPI:
     """The service; `load` is called once, before the service is ready."""
     state: dict[str, Recommender] = {}
+    checks: dict[str, ServingCheck] = {}
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> Any:
         recommender = load()
         # Ready only after a first answer: it compiles what later ones reuse.
         recommender.recommend(recommender.table([{}]), MAX_K)
+        checks["requests"] = ServingCheck(
+            recommender.bundle.request_schema, features.SERVING, CHECKED_ONE_IN
+        )
         state["recommender"] = recommender
         yield
         state.clear()
@@ -208,7 +230,26 @@ def create_app(load: Callable[[], Recommender], version: int) -> FastAPI:
             row |= profile | {"owned": profile["owned"] or profile["history"]}
         elif query.user_id is not None:
             row |= recommender.store.profiles([query.user_id])[0]
+        checks["requests"].observe(recommender.table([row]).select(SERVED_FEATURES))
         return answer(recommender, row, query.k, version, explain=query.explain)
+
+    @app.get(
+        "/v1/violations",
+        summary="What the features of sampled requests broke of the schema",
+        responses={503: {"model": Problem}},
+    )
+    def violations() -> Violations:
+        if "requests" not in checks:
+            raise Unavailable("no bundle is loaded yet; try again")
+        check = checks["requests"]
+        return Violations(
+            checked_requests=check.checked,
+            checked_one_in=CHECKED_ONE_IN,
+            violations=[
+                Violation(feature=feature, anomaly=anomaly, requests=count)
+                for (feature, anomaly), count in sorted(check.counts.items())
+            ],
+        )
 
     return app
 
@@ -218,7 +259,11 @@ def answer(
 ) -> Answer:
     """The answer to one request, given as raw feature values by name."""
     found = recommender.recommend(recommender.table([row]), k)
-    return Answer(apps=_apps(recommender, found, explain), bundle_version=version)
+    return Answer(
+        apps=_apps(recommender, found, explain),
+        bundle_version=version,
+        defaulted_features=[name for name in SERVED_FEATURES if row.get(name) is None],
+    )
 
 
 def _apps(recommender: Recommender, answer: Recommendations, explain: bool) -> list[App]:

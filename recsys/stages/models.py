@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlplatform.artifacts import to_json
-from mlplatform.data.spans import read_span
+from mlplatform.data.files.spans import read_span
 from mlplatform.pipeline import Context
 from mlplatform.quiet import silenced_stderr
 from mlplatform.training.runtime import set_seed

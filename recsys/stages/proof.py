@@ -1,4 +1,4 @@
-"""Stages that prove the result: installs in the world itself, and answers over HTTP."""
+"""Stages that prove the result: installs in the world, skew of serving, answers over HTTP."""
 
 import threading
 import time
@@ -29,13 +29,14 @@ from recsys.online.bundle import Bundle
 from recsys.online.feature_store import FeatureStore
 from recsys.online.recommender import Recommender
 from recsys.online.service import create_app
+from recsys.serving_skew import measure_skew
 from recsys.stages.data import BACKLOG_DAY, SPANS, load_truth_of_the_morning
 from recsys.stages.release import BUNDLE
 from recsys.training_data import Positives
 
 SLATE = 10
 USERS_ASKED = 3
-FIGURES, ANSWERS = "world.json", "answers.json"
+FIGURES, SKEW, ANSWERS = "world.json", "skew.json", "answers.json"
 
 
 def measure_in_world(config: RunConfig, context: Context) -> dict[str, Any]:
@@ -86,6 +87,24 @@ def measure_in_world(config: RunConfig, context: Context) -> dict[str, Any]:
         to_json({name: asdict(figure) for name, figure in figures.items()})
     )
     return {"rows": len(slates) * len(visits)}
+
+
+def compare_serving(config: RunConfig, context: Context) -> dict[str, Any]:
+    """-> skew.json: the later day's impressions as trained on and as served, joined by their keys.
+
+    And what every feature that differs costs the ranker.
+    """
+    report, cost = measure_skew(
+        Bundle.load(context.inputs["evaluate"] / BUNDLE),
+        FeatureStore(context.inputs["build_feature_store"]),
+        context.inputs["join_examples"] / SPANS,
+        config.days.evaluate,
+        config.evaluation.skew_requests,
+        config.seed,
+    )
+    (context.output / SKEW).write_bytes(to_json({"report": asdict(report), "cost": asdict(cost)}))
+    differing = sum(feature.differing > 0 for feature in report.features)
+    return {"rows": report.counts.matched, "features that differ": differing}
 
 
 def serve(config: RunConfig, registry: Path, context: Context) -> dict[str, Any]:

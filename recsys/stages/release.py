@@ -10,7 +10,7 @@ from scipy.special import logit
 from data_gen.memory import Memory
 from data_gen.world import Requests, World
 from mlplatform.artifacts import hash_files, link_tree, read_json, to_json
-from mlplatform.data.spans import read_span, write_parquet
+from mlplatform.data.files.spans import read_span, write_parquet
 from mlplatform.evaluation.gate import Threshold, judge, require_blessed
 from mlplatform.evaluation.metrics import Interval
 from mlplatform.pipeline import Context

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STAGES = 16
+STAGES = 17
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ def test_the_oracle_leaves_room_above_popularity_but_not_without_end(figures):
 
 
 def test_shuffled_labels_teach_nothing(finished: Path):
-    from mlplatform.data.spans import read_span
+    from mlplatform.data.files.spans import read_span
     from mlplatform.transform.transform import Transform
     from recsys import features
     from recsys.apps import AppTable

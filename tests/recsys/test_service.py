@@ -20,7 +20,7 @@ from recsys import features
 from recsys.online.bundle import Bundle
 from recsys.online.feature_store import FeatureStore
 from recsys.online.recommender import Recommender
-from recsys.online.service import create_app
+from recsys.online.service import CHECKED_ONE_IN, create_app
 
 with warnings.catch_warnings():
     # Starlette's preference among HTTP clients.
@@ -422,6 +422,69 @@ class TestHealth:
         assert answer.json().keys() == {"error"}
 
 
+class TestMissingFeatures:
+    EVERY = (*(f.name for f in features.REQUEST), "history")
+
+    @pytest.mark.parametrize(
+        ("query", "said"),
+        [
+            ({"profile": {}}, set()),
+            ({"profile": {"country": "BR", "history": []}}, {"country", "history"}),
+            (
+                {"profile": {"ram_gb": 2.0}, "context": {"hour_of_day": 3}},
+                {"ram_gb", "hour_of_day"},
+            ),
+        ],
+    )
+    def test_an_answer_names_what_it_took_the_default_of(
+        self, client: TestClient, query: dict[str, Any], said: set[str]
+    ) -> None:
+        answer = client.post(PATH, json=query).json()
+        assert set(answer["defaulted_features"]) == set(self.EVERY) - said
+
+    def test_a_feature_with_a_default_answers_as_if_the_default_had_been_said(
+        self, client: TestClient, users: list[int]
+    ) -> None:
+        default = next(f.default for f in features.REQUEST if f.name == "hour_of_day")
+        silent = client.post(PATH, json={"user_id": users[0]}).json()
+        spoken = client.post(
+            PATH, json={"user_id": users[0], "context": {"hour_of_day": default}}
+        ).json()
+        assert silent["apps"] == spoken["apps"]
+        assert set(silent["defaulted_features"]) - set(spoken["defaulted_features"]) == {
+            "hour_of_day"
+        }
+
+    def test_sampled_requests_that_break_the_schema_are_counted_by_feature(
+        self, recommender: Recommender, users: list[int]
+    ) -> None:
+        whole = recommender.store.profiles([users[0]])[0]
+        whole = {name: value for name, value in whole.items() if value is not None}
+        context = {"hour_of_day": 9, "network": "wifi"}
+        with TestClient(create_app(lambda: recommender, 1)) as client:
+            for number in range(2 * CHECKED_ONE_IN + 1):  # the first, the 21st and the 41st
+                country = "ZZ" if number == CHECKED_ONE_IN else whole["country"]
+                asked = {"profile": whole | {"country": country}, "context": context}
+                assert client.post(PATH, json=asked).status_code == 200
+            assert client.get("/v1/violations").json() == {
+                "checked_requests": 3,
+                "checked_one_in": CHECKED_ONE_IN,
+                "violations": [
+                    {
+                        "feature": "country",
+                        "anomaly": "ENUM_TYPE_UNEXPECTED_STRING_VALUES",
+                        "requests": 1,
+                    }
+                ],
+            }
+
+    def test_before_a_bundle_is_loaded_there_are_none_to_tell(
+        self, recommender: Recommender
+    ) -> None:
+        idle = TestClient(create_app(lambda: recommender, 1), raise_server_exceptions=False)
+        assert idle.get("/v1/violations").status_code == 503
+
+
 class TestOpenApi:
     def test_the_document_shows_requests_that_work(self, client: TestClient) -> None:
         document = client.get("/openapi.json").json()
@@ -457,7 +520,7 @@ class TestOpenApi:
             # An operation without an input has no wrong one.
             for mode in modes if operation.body else modes[:1]:
                 self.send(operation.as_strategy(generation_mode=mode), statuses)
-        assert tried.keys() == {"/healthz", "/readyz", PATH}
+        assert tried.keys() == {"/healthz", "/readyz", "/v1/violations", PATH}
         assert all(status < 500 for statuses in tried.values() for status in statuses)
         assert {200, 422} <= tried[PATH]
 

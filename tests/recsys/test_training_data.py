@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlplatform.data.spans import write_span
+from mlplatform.data.files.spans import write_span
 from mlplatform.transform.transform import Transform
 from recsys import features
 from recsys.apps import AppTable
