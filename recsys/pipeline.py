@@ -60,7 +60,10 @@ def stages(config: RunConfig, workspace: Workspace) -> list[Stage]:
         stage(partial(data.compute_statistics, config), ("join_examples",), days, EXAMPLES),
         stage(partial(data.infer_schema, config), ("compute_statistics",), days, EXAMPLES),
         stage(
-            partial(data.validate, config), ("compute_statistics", "infer_schema"), days, EXAMPLES
+            partial(data.validate, config),
+            ("join_examples", "compute_statistics", "infer_schema"),
+            days,
+            EXAMPLES,
         ),
         stage(partial(data.analyze, config), ("join_examples", "validate"), days, EXAMPLES),
         stage(

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -10,6 +11,9 @@ import time
 from pathlib import Path
 
 import httpx
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -101,6 +105,50 @@ def test_a_damaged_file_is_named_and_nothing_else_is_lost(command, finished, tmp
     assert "Traceback" not in done.stderr
     kept = {path.name for path in (workspace / "artifacts").iterdir()}
     assert len(kept) == STAGES
+
+
+def plant(workspace, day, name, change):
+    """Alter a column of a day's requests, and forget what was made of them."""
+    (spans,) = (workspace / "artifacts" / "join_examples").glob("*/spans")
+    path = spans / "requests" / f"day={day:03d}" / "part-0.parquet"
+    table = pq.read_table(path)
+    column = change(table[name].combine_chunks())
+    path.unlink()  # a hard link: the finished workspace keeps its own
+    pq.write_table(table.set_column(table.schema.get_field_index(name), name, column), path)
+    for stage in ("compute_statistics", "validate"):
+        shutil.rmtree(workspace / "artifacts" / stage)
+    return path
+
+
+def nan_in_row_17(column):
+    values = column.to_numpy(zero_copy_only=False).copy()
+    values[17] = np.nan
+    return pa.array(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "named"),
+    [
+        ("ram_gb", nan_in_row_17, ["Expected no NaN, got 1", "ram_gb = nan in row 17 of {path}"]),
+        (
+            "country",
+            lambda column: pa.array(["US"] * len(column)),
+            ["Jensen-Shannon", "country"],
+        ),
+    ],
+)
+def test_a_fault_in_a_span_stops_the_run_and_is_named(
+    command, finished, tmp_path, name, change, named
+):
+    workspace = tmp_path / "workspace"
+    shutil.copytree(finished, workspace, copy_function=os.link)
+    path = plant(workspace, 4, name, change)
+    done = command("run", "--config", "tiny", "--workspace", str(workspace))
+    assert done.returncode == 1
+    assert "span requests/4" in done.stderr
+    for text in named:
+        assert text.format(path=path) in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_serve_answers_as_the_main_job_did_and_stops_when_asked(finished, tmp_path):

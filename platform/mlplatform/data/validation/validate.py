@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
 from mlplatform.data.schemas.regions import Blocks, blocks_of, diff_regions
+from mlplatform.data.validation.broken_rows import BrokenRow
 from mlplatform.data.validation.facts import Dataset
 from mlplatform.data.validation.findings import Finding, accept
 from mlplatform.data.validation.inspection import inspect
@@ -72,12 +73,15 @@ def validate(
     return anomalies
 
 
-def require_no_anomalies(anomalies: anomalies_pb2.Anomalies, where: str) -> None:
+def require_no_anomalies(
+    anomalies: anomalies_pb2.Anomalies, where: str, broken: Sequence[BrokenRow] = ()
+) -> None:
     """Let data pass that has warnings at most.
 
     Args:
         anomalies: as `validate` returns them.
         where: names the data in the message.
+        broken: rows to show, as `find_broken_rows` returns them.
 
     Raises:
         AnomaliesFound: an anomaly has severity ERROR; the message has a line for each of them.
@@ -97,6 +101,7 @@ def require_no_anomalies(anomalies: anomalies_pb2.Anomalies, where: str) -> None
                     f"{where}: expected data that agrees with its schema, got these anomalies; "
                     "correct the data, or the schema if the data is right:",
                     *lines,
+                    *(f"    {row}" for row in broken),
                 )
             )
         )

@@ -14,8 +14,8 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 from mlplatform.data.statistics.compute import compute_statistics
 from mlplatform.data.validation.broken_rows import BrokenRow, broken_rows, find_broken_rows
 from mlplatform.data.validation.serving_check import ServingCheck
-from mlplatform.data.validation.validate import validate
-from mlplatform.errors import InvalidArgument
+from mlplatform.data.validation.validate import require_no_anomalies, validate
+from mlplatform.errors import AnomaliesFound, InvalidArgument
 
 NAN, INF = float("nan"), float("inf")
 NAME = anomalies_pb2.AnomalyInfo.Type.Name
@@ -147,7 +147,10 @@ def test_the_rows_behind_the_anomalies_of_a_data_set_are_found(tmp_path: Path) -
         BrokenRow("y", "FEATURE_TYPE_LOW_FRACTION_PRESENT", second, 0, "no column"),
         BrokenRow("y", "FEATURE_TYPE_LOW_FRACTION_PRESENT", second, 1, "no column"),
     }
-    assert str(found[0]).startswith("x = nan in row 3 of ")
+    assert str(found[0]) == f"x = nan in row 3 of {first}"
+    with pytest.raises(AnomaliesFound) as raised:
+        require_no_anomalies(anomalies, "span 7", found)
+    assert str(raised.value).endswith("\n".join(f"    {row}" for row in found))
 
 
 def test_no_more_rows_are_found_than_asked_for_and_only_for_raised_anomalies(
