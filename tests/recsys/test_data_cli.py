@@ -128,10 +128,14 @@ def test_a_shifted_row_is_reported_with_feature_value_and_row(
         assert f"{feature} = {value} in row 200 of {path}" in found[feature]["rows"]
 
 
-def test_a_row_that_is_too_short_is_named_by_its_line(run: Run, files: Path, schema: Path) -> None:
+def test_a_row_that_is_too_short_is_reported_with_its_line_and_every_field(
+    run: Run, files: Path, schema: Path
+) -> None:
     code, _, said = run("validate", files / "short.csv", "--schema", schema)
     assert code == 2
     assert "expected 13 fields" in said and "got 12 in line 202" in said
+    fields = [f"{name} = {value!r}" for name, value in zip(HEADER, SHIFTED, strict=True)]
+    assert ", ".join([*fields[:-1], "Android Ver = '(none)'"]) in said
 
 
 def test_the_page_shows_what_the_terminal_says(

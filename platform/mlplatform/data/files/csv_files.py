@@ -15,6 +15,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from mlplatform.errors import DataCorrupt, NotFound
 
 # Also the longest row: Arrow wants a row to end in the block after the one that it begins in.
 _BLOCK_BYTES = 1 << 22
+_SHOWN = 40  # fields of a faulty row, and characters of a field
 _WIDENING: tuple[Kind | None, ...] = (None, "INT", "FLOAT", "STRING")
 _TYPES: Mapping[Kind, ArrowType] = {
     "INT": pa.int64(),
@@ -175,7 +177,7 @@ def _batches(
             raise
         raise DataCorrupt(
             f"{path}: expected {uneven[0].expected_columns} fields in every row as in the header, "
-            f"got {uneven[0].actual_columns} {_place_of_uneven_row(path, len(names))}; "
+            f"got {uneven[0].actual_columns} {_find_uneven_row(path, names)}; "
             "correct the row or write the file again"
         ) from error
 
@@ -194,8 +196,8 @@ def _reading(path: Path) -> Iterator[Any]:
         ) from error
 
 
-def _place_of_uneven_row(path: Path, fields: int) -> str:
-    """In which line the first row with too many or too few fields begins.
+def _find_uneven_row(path: Path, names: Sequence[str]) -> str:
+    """In which line the first row with too many or too few fields begins, and what it holds.
 
     Arrow counts rows, not lines, and threads do not count at all.  So the file is read again, row
     by row, up to the line that somebody has to look at.
@@ -205,8 +207,10 @@ def _place_of_uneven_row(path: Path, fields: int) -> str:
         first_line_of_row = 1
         with suppress(csv.Error):  # a field that Python finds too long, and Arrow does not
             for row in reader:
-                if row and len(row) != fields:
-                    return f"in line {first_line_of_row}"
+                if row and len(row) != len(names):
+                    shown = zip_longest(names[:_SHOWN], row[:_SHOWN], fillvalue="(none)")
+                    fields = (f"{name} = {field[:_SHOWN]!r}" for name, field in shown)
+                    return f"in line {first_line_of_row} ({', '.join(fields)})"
                 first_line_of_row = reader.line_num + 1
     return "in one"
 

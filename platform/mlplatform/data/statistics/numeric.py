@@ -134,7 +134,7 @@ class Numbers:
         if self.count:
             _, statistics.mean, variance = self.moments.fold()
             statistics.std_dev = variance**0.5
-            statistics.median = float(np.median(values))
+            statistics.median = _median(values)
         if self.count or any(infinities):
             statistics.min = -np.inf if self.negative_infinities else self.low
             statistics.max = np.inf if self.positive_infinities else self.high
@@ -187,3 +187,10 @@ def _merge_integers(parts: Sequence[IntegerCounts | None]) -> IntegerCounts | No
         return None
     merged = IntegerCounts.merge(known)
     return merged if len(merged.values) <= MOST_CATEGORIES else None
+
+
+def _median(values: Floats) -> float:
+    with np.errstate(over="ignore"):
+        median = float(np.median(values))
+    # The sum of the two in the middle can overflow, which their halves cannot.
+    return median if np.isfinite(median) else float(np.median(values / 2)) * 2

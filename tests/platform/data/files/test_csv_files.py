@@ -257,13 +257,13 @@ def test_a_row_with_too_many_or_too_few_fields(
     tmp_path: Path, rows: str, got: int, line: int
 ) -> None:
     message = refusal(write(tmp_path / "uneven.csv", "a,b\n" + rows))
-    assert f"expected 2 fields in every row as in the header, got {got} in line {line};" in message
+    assert f"expected 2 fields in every row as in the header, got {got} in line {line} (" in message
 
 
 def test_an_uneven_row_far_into_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_files, "_BLOCK_BYTES", 64)
     content = "a,b\n" + "1,2\n" * 500 + "1\n" + "1,2\n" * 500
-    assert "got 1 in line 502;" in refusal(write(tmp_path / "uneven.csv", content))
+    assert "got 1 in line 502 (" in refusal(write(tmp_path / "uneven.csv", content))
 
 
 @pytest.mark.parametrize("tail", ['1,"2\n3,4\n', '1,"2', '1,"', '"1', '1,"2""\n'])

@@ -78,6 +78,11 @@ def test_numeric_statistics_of_values_with_nulls_nan_and_infinity() -> None:
     assert (quantiles.buckets[0].low_value, quantiles.buckets[-1].high_value) == (0.0, 4.0)
 
 
+def test_the_median_of_numbers_whose_sum_overflows() -> None:
+    assert describe(pa.array([1.7e308, 1.6e308])).num_stats.median == pytest.approx(1.65e308)
+    assert describe(pa.array([5e-324, 5e-324])).num_stats.median == 5e-324
+
+
 def test_histograms_agree_with_numpy() -> None:
     values = np.random.default_rng(7).lognormal(size=5_000)
     standard, quantiles = describe(pa.array(values)).num_stats.histograms
