@@ -7,7 +7,7 @@ so both say the same of the same moment.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import lmdb
 import msgspec
@@ -61,7 +61,10 @@ def write_feature_store(log: EventLog, day: int, directory: Path) -> int:
 
 
 class FeatureStore:
-    """Reads what `write_feature_store` wrote; safe to share between threads."""
+    """Reads what `write_feature_store` wrote; safe to share between threads.
+
+    A process can have a store open once: whoever is done with it closes it, `with` does.
+    """
 
     def __init__(self, directory: Path) -> None:
         """Open a store.
@@ -84,6 +87,12 @@ class FeatureStore:
                 "delete it and run `storeloop run` again"
             ) from error
         self._decoder = msgspec.msgpack.Decoder(dict[str, Any])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._users.close()
 
     def profiles(self, users: Sequence[int]) -> list[Profile]:
         """The profile of each user, by feature name, the history among them.

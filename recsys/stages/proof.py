@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,10 @@ def measure_in_world(config: RunConfig, context: Context) -> dict[str, Any]:
         evaluation.sample(len(visits), config.evaluation.world_requests, config.seed)
     )
     bundle = Bundle.load(context.inputs["evaluate"] / BUNDLE)
-    store = FeatureStore(context.inputs["build_feature_store"])
     context.progress.expect(4 * len(visits))
     slates: dict[str, NDArray[np.int64]] = {}
-    candidates = _system(bundle, store, visits, slates)
+    with FeatureStore(context.inputs["build_feature_store"]) as store:
+        candidates = _system(bundle, store, visits, slates)
     context.progress.advance(len(visits))
     root = context.inputs["join_examples"] / SPANS
     past = Positives.read(root, [BACKLOG_DAY, *config.days.train], bundle.transform, bundle.apps)
@@ -94,14 +95,16 @@ def compare_serving(config: RunConfig, context: Context) -> dict[str, Any]:
 
     And what every feature that differs costs the ranker.
     """
-    report, cost = measure_skew(
-        Bundle.load(context.inputs["evaluate"] / BUNDLE),
-        FeatureStore(context.inputs["build_feature_store"]),
-        context.inputs["join_examples"] / SPANS,
-        config.days.evaluate,
-        config.evaluation.skew_requests,
-        config.seed,
-    )
+    bundle = Bundle.load(context.inputs["evaluate"] / BUNDLE)
+    with FeatureStore(context.inputs["build_feature_store"]) as store:
+        report, cost = measure_skew(
+            bundle,
+            store,
+            context.inputs["join_examples"] / SPANS,
+            config.days.evaluate,
+            config.evaluation.skew_requests,
+            config.seed,
+        )
     (context.output / SKEW).write_bytes(to_json({"report": asdict(report), "cost": asdict(cost)}))
     differing = sum(feature.differing > 0 for feature in report.features)
     return {"rows": report.counts.matched, "features that differ": differing}
@@ -110,22 +113,23 @@ def compare_serving(config: RunConfig, context: Context) -> dict[str, Any]:
 def serve(config: RunConfig, registry: Path, context: Context) -> dict[str, Any]:
     """-> answers.json: what the pushed bundle's server answered to real HTTP requests."""
     version = read_json(context.inputs["push"] / "version.json")["version"]
-    store = context.inputs["build_feature_store"]
-    users = FeatureStore(store).user_ids()
-    known = [user for user, _ in zip(users, range(10_000), strict=False)]
-    step = max(1, len(known) // USERS_ASKED)
-    bodies: list[dict[str, Any]] = [
-        {"user_id": user, "k": 5, "context": {"hour_of_day": 20, "network": "wifi"}}
-        for user in known[step // 2 :: step][:USERS_ASKED]
-    ]
-    bodies.append({"profile": {"country": "BR", "age_band": "18-24", "os_version": 9}, "k": 5})
     versions = Registry(registry)
     versions.verify(versions.version(version))
-    recommender = Recommender(Bundle.load(versions.version(version).path), FeatureStore(store))
-    with _listening(create_app(lambda: recommender, version)) as url:
-        answers = [
-            httpx.post(f"{url}/v1/recommendations", json=body, timeout=30).json() for body in bodies
+    bundle = Bundle.load(versions.version(version).path)
+    with FeatureStore(context.inputs["build_feature_store"]) as store:
+        known = list(islice(store.user_ids(), 10_000))
+        step = max(1, len(known) // USERS_ASKED)
+        bodies: list[dict[str, Any]] = [
+            {"user_id": user, "k": 5, "context": {"hour_of_day": 20, "network": "wifi"}}
+            for user in known[step // 2 :: step][:USERS_ASKED]
         ]
+        bodies.append({"profile": {"country": "BR", "age_band": "18-24", "os_version": 9}, "k": 5})
+        recommender = Recommender(bundle, store)
+        with _listening(create_app(lambda: recommender, version)) as url:
+            answers = [
+                httpx.post(f"{url}/v1/recommendations", json=body, timeout=30).json()
+                for body in bodies
+            ]
     content = [{"request": q, "answer": a} for q, a in zip(bodies, answers, strict=True)]
     (context.output / ANSWERS).write_bytes(to_json(content))
     return {"rows": len(answers), "version": version}
