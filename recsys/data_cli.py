@@ -208,15 +208,18 @@ def review(
         return
     who = by or getpass.getuser()
     decisions: list[Decision] = []
-    for number, proposal in enumerate(proposals, start=1):
-        print(f"\n{number} of {len(proposals)}: {proposal.subject}: {proposal.seen}")
-        for change in proposal.changes:
-            print(f"    {change}")
-        answer = _ask("accept, refuse, skip or quit? [a/r/s/q]", "arsq")
-        if answer == "q":
-            break
-        if answer in "ar":
-            decisions.append(_decide(proposal, answer == "a", who))
+    try:
+        for number, proposal in enumerate(proposals, start=1):
+            print(f"\n{number} of {len(proposals)}: {proposal.subject}: {proposal.seen}")
+            for change in proposal.changes:
+                print(f"    {change}")
+            answer = _ask("accept, refuse, skip or quit? [a/r/s/q]", "arsq")
+            if answer == "q":
+                break
+            if answer in "ar":
+                decisions.append(_decide(proposal, answer == "a", who))
+    except typer.Abort:
+        print("\nstopped here; what was decided is kept")
     record(decisions, current, schema)
     accepted = sum(decision.accepted for decision in decisions)
     print(

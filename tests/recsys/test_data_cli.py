@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
 
 from recsys import cli
 
@@ -260,6 +261,23 @@ def test_a_person_accepts_refuses_and_skips_and_the_journal_says_who_and_why(
     assert code == 1
     assert said.splitlines() == list(entries[0]["changes"])
     assert run("schema", "diff", schema, schema)[:2] == (0, "")
+
+
+def test_what_was_decided_before_a_person_left_is_kept(
+    run: Run, files: Path, schema: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = ["a", "new category"]
+
+    def prompt(*_: Any, **__: Any) -> str:
+        if not left:
+            raise typer.Abort
+        return left.pop(0)
+
+    monkeypatch.setattr("typer.prompt", prompt)
+    code, said, _ = run("schema", "review", files / "shifted.csv", "--schema", schema)
+    assert code == 0
+    assert "stopped here; what was decided is kept" in said
+    assert 'value: "1.9"' in schema.read_text(encoding="utf-8")
 
 
 def test_what_was_accepted_is_not_proposed_again(

@@ -25,6 +25,8 @@ from mlplatform.data.schemas.schema import is_in, is_retired, string_domain
 Types = anomalies_pb2.AnomalyInfo
 Mask = NDArray[np.bool_]  # [rows]
 
+# That a column is there or not there says nothing of one row.
+OF_COLUMNS = (Types.SCHEMA_MISSING_COLUMN, Types.SCHEMA_NEW_COLUMN)
 SAMPLES = 5
 _VALUE_CHARACTERS = 80
 _KINDS = {schema_pb2.INT: "INT", schema_pb2.FLOAT: "FLOAT", schema_pb2.BYTES: "STRING"}
@@ -66,6 +68,7 @@ def find_broken_rows(
         (name, reason.type): samples
         for name, info in anomalies.anomaly_info.items()
         for reason in info.reason
+        if reason.type not in OF_COLUMNS
     }
     found: list[BrokenRow] = []
     for piece in Shards.open("", paths).pieces:

@@ -164,6 +164,15 @@ def test_no_more_rows_are_found_than_asked_for_and_only_for_raised_anomalies(
     assert find_broken_rows(paths, SCHEMA, anomalies_pb2.Anomalies()) == []
 
 
+def test_a_column_that_is_lost_or_new_has_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "0.parquet"
+    pq.write_table(pa.table({"x": [1.0], "z": [1]}), path)
+    schema = schema_of('feature { name: "y" type: INT presence { min_count: 1 } }')
+    anomalies = validate(compute_statistics({"d": [path]}).datasets[0], schema)
+    assert set(anomalies.anomaly_info) == {"x", "y", "z"}
+    assert find_broken_rows([path], schema, anomalies) == []
+
+
 NAMED: Any = dict(anomalies_pb2.AnomalyInfo.Type.items())
 
 
