@@ -1,6 +1,6 @@
 """Analyze: one Beam pass over the data for every vocabulary and every quantile boundary.
 
-Enters: features, and the Parquet files that hold each one.  Leaves: a `Transform`.  Vocabularies
+Enters: features, and the files that hold each one.  Leaves: a `Transform`.  Vocabularies
 are exact within the limits of `ValueCounts`, quantiles within the error of `RowSample`; both are
 the same for any order and any split of the work.
 
@@ -36,7 +36,7 @@ def analyze(
 
     Args:
         features_of: the features read from each data set.
-        files_of: the Parquet files of each data set.
+        files_of: the files of each data set.
         beam_options: the options of any Beam runner; a local one by default.
 
     Raises:
@@ -81,6 +81,8 @@ def _summarise(
     for first_row, batch in read_batches(piece):
         place = (piece.ordinal << 40) + first_row
         for feature in features_of[piece.dataset]:
+            if feature.column not in batch.schema.names:
+                continue  # other files of the data set have it
             match feature.transform:
                 case Vocabulary(shared_with=None):
                     values = leaf_values(batch.column(feature.column))

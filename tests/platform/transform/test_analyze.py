@@ -179,6 +179,15 @@ def test_each_data_set_is_asked_for_its_own_features(tmp_path: Path) -> None:
     assert dict(transform.vocabularies) == {"x": ("q", "p"), "y": (4,)}
 
 
+def test_a_file_may_lack_a_column_that_others_have(tmp_path: Path) -> None:
+    a = split(pa.table({"x": ["p", "q", "q"], "n": [1.0, 2.0, 3.0]}), tmp_path / "a", [], 3)
+    b = split(pa.table({"z": [1]}), tmp_path / "b", [], 1)
+    wanted = [Feature("x", "string", "", Vocabulary()), Feature("n", "float32", "", Quantiles(2))]
+    transform = analyze({"a": wanted}, {"a": [*a, *b]})
+    assert transform.vocabularies["x"] == ("q", "p")
+    assert transform.boundaries["n"].tolist() == [2.0]
+
+
 def test_markers_of_missing_integers_are_no_quantiles(tmp_path: Path) -> None:
     values = [-(2**63)] * 5 + [1, 2, 3, 4]
     paths = split(pa.table({"x": values}), tmp_path / "a", [], 9)
