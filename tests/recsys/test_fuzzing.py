@@ -35,14 +35,15 @@ FUZZ = settings(max_examples=40, deadline=None, database=None)
 
 
 @pytest.fixture(scope="module")
-def recommender(finished: Path) -> Recommender:
+def recommender(finished: Path) -> Iterator[Recommender]:
     def artifact(stage: str) -> Path:
         found = Workspace(finished).latest(stage)
         assert found is not None
         return found
 
     bundle = Bundle.load(artifact("evaluate") / "bundle")
-    return Recommender(bundle, FeatureStore(artifact("build_feature_store")))
+    with FeatureStore(artifact("build_feature_store")) as store:
+        yield Recommender(bundle, store)
 
 
 @pytest.fixture(scope="module")

@@ -37,10 +37,11 @@ def version(finished: Path) -> Version:
 
 
 @pytest.fixture(scope="module")
-def recommender(finished: Path, version: Version) -> Recommender:
-    store = Workspace(finished).latest("build_feature_store")
-    assert store is not None
-    return Recommender(Bundle.load(version.path), FeatureStore(store))
+def recommender(finished: Path, version: Version) -> Iterator[Recommender]:
+    directory = Workspace(finished).latest("build_feature_store")
+    assert directory is not None
+    with FeatureStore(directory) as store:
+        yield Recommender(Bundle.load(version.path), store)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Rows as trained on and as served, on a finished tiny workspace, sound and with planted faults."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -46,8 +46,9 @@ class Altering(FeatureStore):
 
 
 @pytest.fixture(scope="module")
-def opened(finished: Path) -> Altering:
-    return Altering(artifact(finished, "build_feature_store"))
+def opened(finished: Path) -> Iterator[Altering]:
+    with Altering(artifact(finished, "build_feature_store")) as store:
+        yield store
 
 
 @pytest.fixture
