@@ -102,7 +102,7 @@ def recommend(
     version = Registry(workspace / "registry").labelled(STABLE)
     row = store.profiles([user])[0] | {"hour_of_day": hour, "network": network}
     recommender = Recommender(Bundle.load(version.path), store)
-    result = answer(recommender, row, k, version.number)
+    result = answer(recommender, recommender.table([row]), k, version.number)
     report.show_answer(result.model_dump(exclude_none=True), as_json=as_json)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Self
 
+import pyarrow as pa
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -230,8 +231,9 @@ def create_app(load: Callable[[], Recommender], version: int) -> FastAPI:
             row |= profile | {"owned": profile["owned"] or profile["history"]}
         elif query.user_id is not None:
             row |= recommender.store.profiles([query.user_id])[0]
-        checks["requests"].observe(recommender.table([row]).select(SERVED_FEATURES))
-        return answer(recommender, row, query.k, version, explain=query.explain)
+        request = recommender.table([row])
+        checks["requests"].observe(request.select(SERVED_FEATURES))
+        return answer(recommender, request, query.k, version, explain=query.explain)
 
     @app.get(
         "/v1/violations",
@@ -255,14 +257,14 @@ def create_app(load: Callable[[], Recommender], version: int) -> FastAPI:
 
 
 def answer(
-    recommender: Recommender, row: dict[str, Any], k: int, version: int, *, explain: bool = False
+    recommender: Recommender, request: pa.Table, k: int, version: int, *, explain: bool = False
 ) -> Answer:
-    """The answer to one request, given as raw feature values by name."""
-    found = recommender.recommend(recommender.table([row]), k)
+    """The answer to one request, given as a table of one row of raw feature values."""
+    found = recommender.recommend(request, k)
     return Answer(
         apps=_apps(recommender, found, explain),
         bundle_version=version,
-        defaulted_features=[name for name in SERVED_FEATURES if row.get(name) is None],
+        defaulted_features=[name for name in SERVED_FEATURES if request[name].null_count],
     )
 
 

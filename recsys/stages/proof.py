@@ -113,9 +113,9 @@ def compare_serving(config: RunConfig, context: Context) -> dict[str, Any]:
 def serve(config: RunConfig, registry: Path, context: Context) -> dict[str, Any]:
     """-> answers.json: what the pushed bundle's server answered to real HTTP requests."""
     version = read_json(context.inputs["push"] / "version.json")["version"]
-    versions = Registry(registry)
-    versions.verify(versions.version(version))
-    bundle = Bundle.load(versions.version(version).path)
+    pushed = Registry(registry).version(version)
+    Registry(registry).verify(pushed)
+    bundle = Bundle.load(pushed.path)
     with FeatureStore(context.inputs["build_feature_store"]) as store:
         known = list(islice(store.user_ids(), 10_000))
         step = max(1, len(known) // USERS_ASKED)

@@ -20,7 +20,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 from mlplatform.data.files.columns import ArrowArray, is_list, kind_of, leaf_values
 from mlplatform.data.files.shards import Shards, read_batches
 from mlplatform.data.schemas.numbers_in_text import as_floats, as_integers
-from mlplatform.data.schemas.schema import is_in, is_retired, string_domain
+from mlplatform.data.schemas.schema import is_in, is_required, is_retired, string_domain
 
 Types = anomalies_pb2.AnomalyInfo
 Mask = NDArray[np.bool_]  # [rows]
@@ -71,6 +71,8 @@ def find_broken_rows(
         if reason.type not in OF_COLUMNS
     }
     found: list[BrokenRow] = []
+    if not wanted:
+        return found  # not even a look at the files
     for piece in Shards.open("", paths).pieces:
         for first_row, batch in read_batches(piece):
             if not any(wanted.values()):
@@ -112,7 +114,7 @@ def broken_rows(
             for anomaly, mask in _of_column(batch.column(name), feature, schema):
                 if mask.any() and (shares or not _is_tolerated(anomaly, feature)):
                     yield name, anomaly, mask
-        elif feature.presence.min_count or feature.presence.min_fraction:
+        elif is_required(environment, feature, schema):
             yield name, Types.SCHEMA_MISSING_COLUMN, every
             if shares:  # with other files that have the column
                 yield name, Types.FEATURE_TYPE_LOW_FRACTION_PRESENT, every
