@@ -107,14 +107,6 @@ def find_domain(feature: schema_pb2.Feature, schema: schema_pb2.Schema) -> Domai
     return None
 
 
-def string_domain(
-    feature: schema_pb2.Feature, schema: schema_pb2.Schema
-) -> schema_pb2.StringDomain | None:
-    """The listed strings that a feature may have: its own or the shared ones it names."""
-    domain = find_domain(feature, schema)
-    return domain if isinstance(domain, schema_pb2.StringDomain) else None
-
-
 def is_retired(feature: Any) -> bool:
     """Whether the feature, of any sort, is at a stage at which nothing is asked of it."""
     return feature.lifecycle_stage in RETIRED or getattr(feature, "deprecated", False)

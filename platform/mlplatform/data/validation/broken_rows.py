@@ -7,29 +7,21 @@ data set can show, as a distance between distributions, has no row.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
-from mlplatform.data.files.columns import ArrowArray, is_list, kind_of, leaf_values
 from mlplatform.data.files.shards import Shards, read_batches
-from mlplatform.data.schemas.numbers_in_text import as_floats, as_integers
-from mlplatform.data.schemas.schema import is_in, is_required, is_retired, string_domain
-
-Types = anomalies_pb2.AnomalyInfo
-Mask = NDArray[np.bool_]  # [rows]
+from mlplatform.data.schemas.schema import is_in, is_required, is_retired
+from mlplatform.data.validation.row_checks import Mask, Types, check_column
 
 # That a column is there or not there says nothing of one row.
 OF_COLUMNS = (Types.SCHEMA_MISSING_COLUMN, Types.SCHEMA_NEW_COLUMN)
 SAMPLES = 5
 _VALUE_CHARACTERS = 80
-_KINDS = {schema_pb2.INT: "INT", schema_pb2.FLOAT: "FLOAT", schema_pb2.BYTES: "STRING"}
 
 
 @dataclass(frozen=True)
@@ -111,7 +103,7 @@ def broken_rows(
         if is_retired(feature) or not is_in(environment, feature, schema):
             continue
         if name in batch.schema.names:
-            for anomaly, mask in _of_column(batch.column(name), feature, schema):
+            for anomaly, mask in check_column(batch.column(name), feature, schema):
                 if mask.any() and (shares or not _is_tolerated(anomaly, feature)):
                     yield name, anomaly, mask
         elif is_required(environment, feature, schema):
@@ -127,104 +119,6 @@ def _is_tolerated(anomaly: int, feature: schema_pb2.Feature) -> bool:
     return anomaly == Types.ENUM_TYPE_UNEXPECTED_STRING_VALUES and bool(
         constraints.min_domain_mass < 1
     )
-
-
-def _of_column(
-    column: ArrowArray, feature: schema_pb2.Feature, schema: schema_pb2.Schema
-) -> Iterator[tuple[int, Mask]]:
-    missing = _mask(column.is_null())
-    if feature.presence.min_fraction:
-        yield Types.FEATURE_TYPE_LOW_FRACTION_PRESENT, missing
-    if pa.types.is_null(column.type):
-        return
-    lengths = np.ones(len(column), np.int64)
-    if is_list(column.type):
-        lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
-    fewest, most = _valency(feature)
-    yield Types.FEATURE_TYPE_LOW_NUMBER_VALUES, ~missing & (lengths < fewest)
-    yield Types.FEATURE_TYPE_HIGH_NUMBER_VALUES, ~missing & (lengths > most)
-
-    owner = np.repeat(np.arange(len(column)), lengths)
-    values = leaf_values(column)
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
-    for anomaly, bad in _of_values(values, feature, schema):
-        rows = np.zeros(len(column), np.bool_)
-        rows[owner[bad]] = True
-        yield anomaly, rows
-
-
-def _of_values(
-    values: ArrowArray, feature: schema_pb2.Feature, schema: schema_pb2.Schema
-) -> Iterator[tuple[int, Mask]]:
-    """Masks `[values]`; a null among them breaks nothing."""
-    expected = _KINDS.get(feature.type)
-    if expected is None:
-        return
-    present = _mask(values.is_valid())
-    if kind_of(values.type) == "STRING":
-        if expected == "STRING":
-            yield from _of_strings(values, present, feature, schema)
-            return
-        parsed, is_number = _parse(values, expected)
-        yield Types.UNEXPECTED_DATA_TYPE, present & ~is_number
-        present &= is_number
-    elif kind_of(values.type) != expected:
-        yield Types.UNEXPECTED_DATA_TYPE, present
-        return
-    else:
-        if pa.types.is_boolean(values.type):
-            values = values.cast(pa.int64())
-        parsed = values.fill_null(0).to_numpy(zero_copy_only=False)
-    if expected == "INT":
-        domain: Any = feature.int_domain
-        small, big = Types.INT_TYPE_SMALL_INT, Types.INT_TYPE_BIG_INT
-    else:
-        domain = feature.float_domain
-        small, big = Types.FLOAT_TYPE_SMALL_FLOAT, Types.FLOAT_TYPE_BIG_FLOAT
-        if domain.disallow_nan:
-            yield Types.FLOAT_TYPE_HAS_NAN, present & np.isnan(parsed)
-        if domain.disallow_inf:
-            yield Types.FLOAT_TYPE_HAS_INF, present & np.isinf(parsed)
-        parsed = parsed.astype(np.float32)  # as the domain holds its limits
-    if domain.HasField("min"):
-        yield small, present & (parsed < domain.min)
-    if domain.HasField("max"):
-        yield big, present & (parsed > domain.max)
-
-
-def _of_strings(
-    values: ArrowArray, present: Mask, feature: schema_pb2.Feature, schema: schema_pb2.Schema
-) -> Iterator[tuple[int, Mask]]:
-    domain = string_domain(feature, schema)
-    if domain is not None:
-        known = pa.array([value.encode() for value in domain.value], pa.binary())
-        is_known = _mask(pc.is_in(values.cast(pa.binary()), value_set=known))
-        yield Types.ENUM_TYPE_UNEXPECTED_STRING_VALUES, present & ~is_known
-
-
-def _parse(values: ArrowArray, kind: str) -> tuple[NDArray[Any], Mask]:
-    """Strings as numbers, 0 where they are none; and which are numbers."""
-    parse: Any = as_integers if kind == "INT" else as_floats
-    encoded = values.cast(pa.binary()).dictionary_encode()
-    strings = [text.decode(errors="replace") for text in encoded.dictionary.to_pylist()]
-    distinct = [(parse([string]) or [None])[0] for string in strings]
-    of_distinct = pa.array([*distinct, None], pa.int64() if kind == "INT" else pa.float64())
-    parsed = of_distinct.take(encoded.indices.cast(pa.int64()).fill_null(len(distinct)))
-    return parsed.fill_null(0).to_numpy(zero_copy_only=False), _mask(parsed.is_valid())
-
-
-def _valency(feature: schema_pb2.Feature) -> tuple[float, float]:
-    if feature.HasField("shape"):
-        size = prod(dim.size for dim in feature.shape.dim)
-        return size, size
-    count = feature.value_count
-    return count.min, count.max if count.HasField("max") else np.inf
-
-
-def _mask(booleans: ArrowArray) -> Mask:
-    mask: Mask = booleans.to_numpy(zero_copy_only=False)
-    return mask
 
 
 def _values(batch: pa.RecordBatch, feature: str, rows: NDArray[np.intp]) -> list[str]:

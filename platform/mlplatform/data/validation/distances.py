@@ -110,19 +110,19 @@ def _align_histograms(
     first: statistics_pb2.Histogram, second: statistics_pb2.Histogram
 ) -> tuple[Floats, Floats]:
     """Masses over the cells that both histograms are cut into."""
-    sides = [_Buckets.of(histogram) for histogram in (first, second)]
+    sides = [Buckets.of(histogram) for histogram in (first, second)]
     edges = np.unique(np.concatenate([side.wide[:, :2].ravel() for side in sides]))
     points = np.unique(np.concatenate([side.at_point[:, 0] for side in sides]))
-    p, q = (np.concatenate([side.between(edges), side.at(points)]) for side in sides)
+    p, q = (np.concatenate([side.within(edges[:-1], edges[1:]), side.at(points)]) for side in sides)
     alone, other = (np.array([side.nan, side.infinite]) for side in sides)
     return np.concatenate([p, alone, 0 * other]), np.concatenate([q, 0 * alone, other])
 
 
 @dataclass(frozen=True)
-class _Buckets:
-    """Buckets as rows (low, high, mass), and the mass that is in none.
+class Buckets:
+    """A histogram's buckets as rows (low, high, mass), and the mass that is in none.
 
-    Edges are halved, so that the width of a bucket cannot overflow.
+    wide: those of some width.  at_point: those of none.
     """
 
     wide: Floats
@@ -131,19 +131,20 @@ class _Buckets:
     infinite: float
 
     @classmethod
-    def of(cls, histogram: statistics_pb2.Histogram) -> "_Buckets":
+    def of(cls, histogram: statistics_pb2.Histogram) -> "Buckets":
         rows = [(one.low_value, one.high_value, one.sample_count) for one in histogram.buckets]
         buckets = np.array(rows, np.float64).reshape(-1, 3)
         is_finite = np.isfinite(buckets[:, :2]).all(axis=1)
         infinite = float(buckets[~is_finite, 2].sum())
-        buckets = buckets[is_finite] * [0.5, 0.5, 1]
+        buckets = buckets[is_finite]
         is_point = buckets[:, 0] == buckets[:, 1]
         return cls(buckets[~is_point], buckets[is_point], float(histogram.num_nan), infinite)
 
-    def between(self, edges: Floats) -> Floats:
-        """The mass between each edge and the next."""
-        low, high, mass = self.wide.T[..., None]
-        overlap = np.minimum(high, edges[1:]) - np.maximum(low, edges[:-1])
+    def within(self, lows: Floats, highs: Floats) -> Floats:
+        """The mass of the wide buckets in each range, as if it were even within a bucket."""
+        # Halved, so that the width of a bucket cannot overflow.
+        low, high, mass = self.wide.T[..., None] * np.array([0.5, 0.5, 1])[:, None, None]
+        overlap = np.minimum(high, highs / 2) - np.maximum(low, lows / 2)
         shares = np.maximum(overlap, 0) / (high - low)
         result: Floats = (mass * shares).sum(axis=0)
         return result

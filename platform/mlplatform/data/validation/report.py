@@ -5,6 +5,7 @@ compare with.  Leaves: one HTML page that needs nothing else.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,17 @@ import numpy as np
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
 from mlplatform.data.validation.broken_rows import BrokenRow
-from mlplatform.data.validation.facts import common_statistics, feature_name
+from mlplatform.data.validation.distances import Buckets, Floats
+from mlplatform.data.validation.facts import (
+    category_counts,
+    common_statistics,
+    count_nan,
+    count_values,
+    feature_name,
+    find_histogram,
+)
 
+STANDARD = statistics_pb2.Histogram.STANDARD
 BARS = 20
 HEIGHT = 40  # pixels
 _SHORT = 40
@@ -125,33 +135,32 @@ def _summarise(one: statistics_pb2.FeatureNameStatistics) -> Iterable[tuple[str,
     ):  # fmt: skip
         yield name, f"{value:.4g}"
     yield "zeros", f"{numbers.num_zeros:,}"
-    nans = max((histogram.num_nan for histogram in numbers.histograms), default=0)
-    if nans:
+    if nans := count_nan(one):
         yield "NaN", f"{nans:,}"
 
 
 def _bars(one: statistics_pb2.FeatureNameStatistics, other: Any) -> list[dict[str, Any]]:
     """Counts as bars, and where `other` has the feature its share of its own rows beside them."""
+    theirs = None
     if one.HasField("string_stats"):
-        ranked = one.string_stats.rank_histogram.buckets[:BARS]
-        labels = [_cut(bucket.label) for bucket in ranked]
-        counts = np.array([bucket.sample_count for bucket in ranked])
-        theirs = None
+        ranked = dict(islice((category_counts(one) or {}).items(), BARS))
+        labels = [_cut(value) for value in ranked]
+        counts = np.array(list(ranked.values()))
         if other is not None and other.HasField("string_stats"):
-            known = {b.label: b.sample_count for b in other.string_stats.rank_histogram.buckets}
-            theirs = np.array([known.get(bucket.label, 0.0) for bucket in ranked])
+            known = category_counts(other) or {}
+            theirs = np.array([known.get(value, 0.0) for value in ranked])
+    elif (histogram := find_histogram(one, STANDARD)) is not None:
+        labels = [f"{b.low_value:.4g} to {b.high_value:.4g}" for b in histogram.buckets]
+        counts = np.array([bucket.sample_count for bucket in histogram.buckets])
+        if other is not None and (other_histogram := find_histogram(other, STANDARD)) is not None:
+            theirs = _rebin(Buckets.of(other_histogram), histogram)
     else:
-        buckets = _standard(one)
-        labels = [f"{bucket.low_value:.4g} to {bucket.high_value:.4g}" for bucket in buckets]
-        counts = np.array([bucket.sample_count for bucket in buckets])
-        theirs = None
-        if other is not None and other.HasField("num_stats"):
-            theirs = _rebin(_standard(other), buckets)
+        return []
     if not len(counts) or not counts.sum():
         return []
-    total = common_statistics(one).tot_num_values or counts.sum()
+    total = count_values(one) or counts.sum()
     shares = counts / total
-    their_total = common_statistics(other).tot_num_values if other is not None else 0
+    their_total = count_values(other) if other is not None else 0
     their_shares = theirs / their_total if theirs is not None and their_total else None
     top = max(shares.max(), their_shares.max() if their_shares is not None else 0)
     return [
@@ -167,27 +176,15 @@ def _bars(one: statistics_pb2.FeatureNameStatistics, other: Any) -> list[dict[st
     ]
 
 
-def _standard(one: statistics_pb2.FeatureNameStatistics) -> Sequence[Any]:
-    for histogram in one.num_stats.histograms:
-        if histogram.type == statistics_pb2.Histogram.STANDARD:
-            return list(histogram.buckets)
-    return []
-
-
-def _rebin(buckets: Sequence[Any], wanted: Sequence[Any]) -> Any:
-    """The mass of `buckets` in the ranges of `wanted`, even within a bucket."""
-    finite = [b for b in buckets if np.isfinite(b.low_value) and np.isfinite(b.high_value)]
-    masses = np.zeros(len(wanted))
-    for i, target in enumerate(wanted):
-        for bucket in finite:
-            width = bucket.high_value - bucket.low_value
-            low = max(bucket.low_value, target.low_value)
-            high = min(bucket.high_value, target.high_value)
-            if width and high > low:
-                masses[i] += bucket.sample_count * (high - low) / width
-            elif not width and target.low_value <= bucket.low_value <= target.high_value:
-                masses[i] += bucket.sample_count
-                break
+def _rebin(theirs: Buckets, histogram: statistics_pb2.Histogram) -> Floats:
+    """Their mass in each bucket of a histogram."""
+    lows = np.array([bucket.low_value for bucket in histogram.buckets])
+    highs = np.array([bucket.high_value for bucket in histogram.buckets])
+    masses = theirs.within(lows, highs)
+    for at, _, mass in theirs.at_point:
+        holds = (lows <= at) & (at <= highs)
+        if holds.any():
+            masses[np.argmax(holds)] += mass
     return masses
 
 

@@ -58,11 +58,38 @@ CASES: list[tuple[str, pa.Array, dict[str, list[int]]]] = [
     (INT + " value_count {min: 1 max: 2}", pa.array([[1], [], None, [1, 2, 3]]),
      {"FEATURE_TYPE_LOW_NUMBER_VALUES": [1], "FEATURE_TYPE_HIGH_NUMBER_VALUES": [3]}),
     (INT + " shape {dim {size: 2}}", pa.array([[1, 2], [1], [1, 2, 3]]),
-     {"FEATURE_TYPE_LOW_NUMBER_VALUES": [1], "FEATURE_TYPE_HIGH_NUMBER_VALUES": [2]}),
+     {"INVALID_FEATURE_SHAPE": [1, 2]}),
+    (INT + " shape {dim {size: 1}}", pa.array([1, None]), {"INVALID_FEATURE_SHAPE": [1]}),
+    (INT + " value_counts {value_count {min: 2}}", pa.array([[1, 2], [1]]),
+     {"FEATURE_TYPE_LOW_NUMBER_VALUES": [1]}),
     (INT + " int_domain {max: 5}", pa.array([[1, 6], None, [], [5, None], [9]]),
      {"INT_TYPE_BIG_INT": [0, 4]}),
+    (INT + ' domain: "shared ints"', pa.array([0, 2, -2]),
+     {"INT_TYPE_BIG_INT": [1], "INT_TYPE_SMALL_INT": [2]}),
+    (FLOAT + ' domain: "shared floats"', pa.array([0.5, 1.5, NAN]),
+     {"FLOAT_TYPE_BIG_FLOAT": [1], "FLOAT_TYPE_HAS_NAN": [2]}),
+    (INT + " bool_domain {}", pa.array([0, 1, 2, -1, None]),
+     {"BOOL_TYPE_BIG_INT": [2], "BOOL_TYPE_SMALL_INT": [3]}),
+    (FLOAT + " bool_domain {}", pa.array([0.0, 1.0, None, 0.5, NAN]),
+     {"BOOL_TYPE_UNEXPECTED_FLOAT": [3, 4]}),
+    (BYTES + ' bool_domain {true_value: "yes" false_value: "no"}',
+     pa.array(["yes", "no", None, "maybe"]), {"BOOL_TYPE_UNEXPECTED_STRING": [3]}),
+    (BYTES + " int_domain {max: 5}", pa.array(["5", "five", None]),
+     {"INT_TYPE_NOT_INT_STRING": [1]}),
+    (BYTES + " int_domain {max: 5}", pa.array(["5", "6", None]), {"INT_TYPE_BIG_INT": [1]}),
+    (BYTES + " float_domain {disallow_nan: true}", pa.array(["1.5", "nan"]),
+     {"FLOAT_TYPE_HAS_NAN": [1]}),
+    (BYTES + " float_domain {}", pa.array(["1.5", "$4.99"]), {"FLOAT_TYPE_STRING_NOT_FLOAT": [1]}),
+    (BYTES + ' string_domain {value: "a"}', pa.array([b"a", b"\xff", None], pa.binary()),
+     {"ENUM_TYPE_INVALID_UTF8": [1], "ENUM_TYPE_UNEXPECTED_STRING_VALUES": [1]}),
     (INT + " int_domain {max: 5} lifecycle_stage: DEPRECATED", pa.array([9]), {}),
 ]  # fmt: skip
+
+
+SHARED = """
+int_domain { name: "shared ints" min: -1 max: 1 }
+float_domain { name: "shared floats" max: 1 disallow_nan: true }
+"""
 
 
 @pytest.mark.parametrize(("feature", "column", "expected"), CASES)
@@ -70,7 +97,7 @@ def test_a_row_breaks_what_its_value_breaks(
     feature: str, column: pa.Array, expected: dict[str, list[int]]
 ) -> None:
     batch = pa.record_batch({"x": column})
-    found = broken_rows(batch, schema_of(f"feature {{ {feature} }}"))
+    found = broken_rows(batch, schema_of(f"feature {{ {feature} }} {SHARED}"))
     assert {NAME(anomaly): np.flatnonzero(m).tolist() for _, anomaly, m in found} == expected
 
 
@@ -79,8 +106,22 @@ def test_rows_of_a_slice_are_those_of_the_whole(
     feature: str, column: pa.Array, expected: dict[str, list[int]]
 ) -> None:
     batch = pa.record_batch({"x": pa.concat_arrays([column, column])}).slice(len(column))
-    found = broken_rows(batch, schema_of(f"feature {{ {feature} }}"))
+    found = broken_rows(batch, schema_of(f"feature {{ {feature} }} {SHARED}"))
     assert {NAME(anomaly): np.flatnonzero(m).tolist() for _, anomaly, m in found} == expected
+
+
+@pytest.mark.parametrize(("feature", "column", "expected"), CASES)
+def test_an_anomaly_of_a_data_set_has_rows(
+    feature: str, column: pa.Array, expected: dict[str, list[int]], tmp_path: Path
+) -> None:
+    path, schema = tmp_path / "x.parquet", schema_of(f"feature {{ {feature} }} {SHARED}")
+    pq.write_table(pa.table({"x": column}), path)
+    anomalies = validate(compute_statistics({"d": [path]}).datasets[0], schema)
+    raised = {NAME(reason.type) for reason in anomalies.anomaly_info["x"].reason}
+    assert raised <= {*expected, "FEATURE_TYPE_NOT_PRESENT"}
+    assert bool(raised) == bool(expected)
+    found = {row.anomaly: row.row for row in find_broken_rows([path], schema, anomalies)}
+    assert found.keys() == raised - {"FEATURE_TYPE_NOT_PRESENT"}
 
 
 def test_columns_are_judged_by_the_environment() -> None:
