@@ -8,6 +8,7 @@ import typer
 
 from mlplatform.errors import AnomaliesFound, PlatformError
 from recsys import data_cli
+from recsys.data_cli import JsonOption
 
 if TYPE_CHECKING:
     from recsys.online.recommender import Recommender
@@ -22,7 +23,6 @@ app = typer.Typer(
 WorkspaceOption = Annotated[
     Path, typer.Option("--workspace", help="Directory that keeps all artifacts.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
 WORKSPACE = Path("workspace")
 
 

@@ -109,6 +109,12 @@ HISTORY_VIEW: tuple[str, ...] = ("app_hash_a", "app_hash_b", "developer", "categ
 
 ALL: tuple[Feature, ...] = (*REQUEST, *APP, *IMPRESSION)
 
+# Keys, times and propensities: true of one row of the log alone, so no schema limits them.
+LOGGED: tuple[str, ...] = ("request_id", "user_id", "app_id", "hour", "propensity")
+
+# What the log has and no server is asked about.
+NOT_SERVED: tuple[str, ...] = (*LOGGED, LABEL.name, *(f.name for f in ALL if f.training_only))
+
 # Pairs whose product the wide part learns by heart (Wide & Deep, section 3.1).  A name with
 # 'history:' is that view of each of the last installed apps: the first pair is the paper's
 # AND(user_installed_app, impression_app).

@@ -27,14 +27,6 @@ from recsys.online.feature_store import VISIT_FEATURES, FeatureStore
 from recsys.online.recommender import REQUEST_SCHEMA
 
 KEYS = ("request_id", "app_id")
-# Facts of the log that no server is told, and the position, which it does not know yet.
-NOT_SERVED = (
-    "user_id",
-    "hour",
-    "propensity",
-    features.LABEL.name,
-    *(f.name for f in features.IMPRESSION if f.training_only),
-)
 
 
 def measure_skew(
@@ -43,7 +35,7 @@ def measure_skew(
     """Compare some requests of a day, chosen at random, over all they were shown."""
     trained = trained_rows(root, day, requests, seed)
     served = served_rows(trained, store)
-    report = compare_by_key(trained, served, KEYS, ignore=NOT_SERVED)
+    report = compare_by_key(trained, served, KEYS, ignore=sorted({*features.NOT_SERVED} - {*KEYS}))
     cost = rank_by_cost(
         report,
         trained,

@@ -21,8 +21,6 @@ OBSERVABLE, TRUTH, EVENTS, SPANS = "observable", "truth", "events", "spans"
 BACKLOG_DAY = -1
 DATASETS = ("apps", "requests", "impressions", "positives")
 STATISTICS, SCHEMA = "statistics.pb", "schema.pbtxt"
-# Keys, times and propensities: true of one row alone, so no schema limits them.
-KEYS = ("request_id", "user_id", "app_id", "hour", "propensity")
 # Who comes and whence hardly changes from one day to the next: by 0.004 bits at most, seen in the
 # smallest world.  Numbers that grow with the log, as counters over a week do, are left out.
 DRIFTING = tuple(f.name for f in features.REQUEST if f.dtype == "string")
@@ -132,22 +130,14 @@ def infer_schema(config: RunConfig, context: Context) -> dict[str, Any]:
     for dataset in DATASETS:
         first = days_of(config, dataset)[0]
         schema = schemas.infer_schema(statistics[f"{dataset}/{first}"])
-        for feature in schema.feature:
-            if feature.name in KEYS:
-                feature.ClearField("domain")
         schema.default_environment[:] = [features.TRAINING, features.SERVING]
-        # The server is asked about features; keys, times and what came of it are the log's.
-        not_served = {
-            *KEYS,
-            features.LABEL.name,
-            *(f.name for f in features.ALL if f.training_only),
-        }
         for feature in schema.feature:
-            if feature.name in not_served:
+            if feature.name in features.LOGGED:
+                feature.ClearField("domain")
+            if feature.name in features.NOT_SERVED:
                 schemas.set_environments(
                     schema, feature.name, not_in_environments=[features.SERVING]
                 )
-        for feature in schema.feature:
             if feature.name in DRIFTING:
                 feature.drift_comparator.jensen_shannon_divergence.threshold = DRIFT_LIMIT
         _relax(schema)

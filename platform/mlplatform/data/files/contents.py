@@ -4,18 +4,22 @@ Enters: nothing.  Leaves: `Contents` and `Part`, in which the formats answer, an
 that they share.  A new format is a module with `inspect` and `read`, named in `shards.FORMATS`.
 """
 
+import csv
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from mlplatform.data.files.columns import Kind
-from mlplatform.errors import DataCorrupt
+from mlplatform.errors import DataCorrupt, NotFound
 
 BATCH_ROWS = 131_072
-READ_ERRORS = (pa.ArrowException, OSError, EOFError, UnicodeDecodeError)
+# What readers raise of a damaged file.
+READ_ERRORS = (pa.ArrowException, OSError, EOFError, UnicodeError, csv.Error)
 
 
 @dataclass(frozen=True)
@@ -53,4 +57,31 @@ def require_distinct(names: Sequence[str], path: Path) -> None:
 
 
 def first_line(error: BaseException) -> str:
+    """What an error says, in short."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def open_file(
+    path: Path, what: str, reason: Callable[[BaseException], str] = first_line
+) -> Iterator[Any]:
+    """A stream of the file's bytes; a name that ends in .gz is decompressed.
+
+    Args:
+        what: the format's name.
+        reason: what one of READ_ERRORS, raised here or in the body, means for this format.
+
+    Raises:
+        NotFound: there is no such file.
+        DataCorrupt: it is damaged.
+    """
+    try:
+        with pa.input_stream(path, compression="gzip" if path.suffix == ".gz" else None) as stream:
+            yield stream
+    except FileNotFoundError as error:
+        raise NotFound(f"{path}: expected a {what} file, found nothing; check the path") from error
+    except READ_ERRORS as error:
+        raise DataCorrupt(
+            f"{path}: expected a readable {what} file, got a damaged one ({reason(error)}); "
+            "write the file again from its source"
+        ) from error

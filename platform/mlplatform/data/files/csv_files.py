@@ -26,13 +26,13 @@ import pyarrow.csv
 
 from mlplatform.data.files.columns import ArrowArray, ArrowType, Kind
 from mlplatform.data.files.contents import (
-    READ_ERRORS,
     Contents,
     Part,
     first_line,
+    open_file,
     require_distinct,
 )
-from mlplatform.errors import DataCorrupt, NotFound
+from mlplatform.errors import DataCorrupt
 
 # Also the longest row: Arrow wants a row to end in the block after the one that it begins in.
 _BLOCK_BYTES = 1 << 22
@@ -128,7 +128,7 @@ def _any_has(strings: ArrowArray, character: bytes) -> bool:
 
 
 def _read_header(path: Path) -> list[str]:
-    with _reading(path) as stream:
+    with open_file(path, "CSV", _reason) as stream:
         # Only the header has to be UTF-8: invalid bytes in values are counted later.
         text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
         names = next(csv.reader(text), [])
@@ -155,7 +155,7 @@ def _batches(
 
     try:
         with (
-            _reading(path) as stream,
+            open_file(path, "CSV", _reason) as stream,
             pyarrow.csv.open_csv(
                 _Padded(stream, fields=len(names)),
                 read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES),
@@ -182,27 +182,13 @@ def _batches(
         ) from error
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[Any]:
-    try:
-        with pa.input_stream(path, compression="gzip" if path.suffix == ".gz" else None) as stream:
-            yield stream
-    except FileNotFoundError as error:
-        raise NotFound(f"{path}: expected a CSV file, found nothing; check the path") from error
-    except (*READ_ERRORS, UnicodeEncodeError, csv.Error) as error:
-        raise DataCorrupt(
-            f"{path}: expected a readable CSV file, got a damaged one ({_reason(error)}); "
-            "write the file again from its source"
-        ) from error
-
-
 def _find_uneven_row(path: Path, names: Sequence[str]) -> str:
     """In which line the first row with too many or too few fields begins, and what it holds.
 
     Arrow counts rows, not lines, and threads do not count at all.  So the file is read again, row
     by row, up to the line that somebody has to look at.
     """
-    with _reading(path) as stream:
+    with open_file(path, "CSV", _reason) as stream:
         reader = csv.reader(io.TextIOWrapper(stream, "utf-8", errors="replace", newline=""))
         first_line_of_row = 1
         with suppress(csv.Error):  # a field that Python finds too long, and Arrow does not

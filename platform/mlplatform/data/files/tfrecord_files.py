@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from mlplatform.data.files.columns import Kind
-from mlplatform.data.files.contents import READ_ERRORS, Contents, Part, first_line
+from mlplatform.data.files.contents import Contents, Part, open_file
 from mlplatform.data.files.crc32c import masked_crc32c
 from mlplatform.data.files.tf_examples import MixedKinds, column_of, find_features
 from mlplatform.data.files.wire import PADDING, Bytes, Malformed, Places, Spans
-from mlplatform.errors import DataCorrupt, InvalidArgument, NotFound
+from mlplatform.errors import DataCorrupt, InvalidArgument
 
 _BLOCK_BYTES = 1 << 23
 _LENGTH = struct.Struct("<Q")
@@ -78,7 +78,7 @@ def read(path: Path, parts: Sequence[Part], kinds: Mapping[str, Kind]) -> Iterat
 
 def _blocks(path: Path) -> Iterator[_Block]:
     first, left = 0, b""
-    with _reading(path) as stream:
+    with open_file(path, "TFRecord") as stream:
         while True:
             # A record longer than a block is read block by block until it is whole.
             block: bytes = stream.read(max(_BLOCK_BYTES, len(left)))
@@ -156,18 +156,4 @@ def _naming(path: Path, first: int) -> Iterator[None]:
         raise InvalidArgument(
             f"{path}: expected feature {error.name!r} to be {error.kinds[0]} in all examples, got "
             f"{error.kinds[1]} in record {first + error.row}; write it with one type"
-        ) from error
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[Any]:
-    try:
-        with pa.input_stream(path, compression="gzip" if path.suffix == ".gz" else None) as stream:
-            yield stream
-    except FileNotFoundError as error:
-        raise NotFound(f"{path}: expected a TFRecord file, found none; check the path") from error
-    except READ_ERRORS as error:
-        raise DataCorrupt(
-            f"{path}: expected a readable TFRecord file, got a damaged one ({first_line(error)}); "
-            "write the file again from its source"
         ) from error

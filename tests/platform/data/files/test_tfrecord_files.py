@@ -248,5 +248,7 @@ def test_two_thousand_features(tmp_path: Path) -> None:
 
 
 def test_a_file_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match=r"nowhere\.tfrecord: expected a TFRecord file, found none"):
+    with pytest.raises(
+        NotFound, match=r"nowhere\.tfrecord: expected a TFRecord file, found nothing"
+    ):
         compute_statistics({"d": [tmp_path / "nowhere.tfrecord"]})
