@@ -1,7 +1,8 @@
 """A day of the store: visits, what the logged policy shows, and what users install.
 
-Enters: a world, its memory and a day.  Leaves: the day's observable events as Arrow tables
-(requests, impressions, installs) and the memory moved on by the truth of the day.
+Enters: a world, its memory and a day; what was shown, by the logged policy or by any other.
+Leaves: the day's observable events as Arrow tables (requests, impressions, installs) and the memory
+moved on by the truth of the day.
 """
 
 from dataclasses import dataclass
@@ -61,7 +62,26 @@ def first_memory(world: World) -> tuple[Memory, pa.Table]:
 def simulate_day(world: World, memory: Memory, day: int) -> Day:
     """A day under the logged policy; `memory` moves on to the next morning."""
     requests = visits(world, day)
-    slates, propensities = logged_slates(world, requests)
+    return play_day(world, memory, day, requests, *logged_slates(world, requests))
+
+
+def play_day(
+    world: World,
+    memory: Memory,
+    day: int,
+    requests: Requests,
+    slates: Int,
+    propensities: NDArray[np.float64],
+) -> Day:
+    """What users do on a day on which they are shown these slates, and search besides.
+
+    Requests that come before an hour have the same installs by then whatever follows, so a part of
+    the day may be played first, on a copy of `memory`; it moves on to the next morning.
+
+    Args:
+        slates: app ids `[requests, k]`, -1 where a place was left empty.
+        propensities: `[requests, k]`, the probability that the policy shows the app there.
+    """
     installed = world.answer(requests, slates, memory)
     searcher, found, search_hour = _searches(world, memory, day)
     row, place = np.nonzero(installed)

@@ -1,4 +1,5 @@
 from collections import Counter
+from copy import deepcopy
 from itertools import pairwise
 
 import numpy as np
@@ -8,7 +9,7 @@ from scipy import stats
 from data_gen import marginals
 from data_gen.config import WorldConfig
 from data_gen.memory import Memory, pair_key
-from data_gen.sessions import first_memory, logged_slates, simulate_day, visits
+from data_gen.sessions import first_memory, logged_slates, play_day, simulate_day, visits
 from data_gen.world import Requests, build_world
 
 DAYS = 4
@@ -364,3 +365,36 @@ def test_the_thousand_most_shown_apps_get_less_than_half_of_the_impressions(stor
     slates, _ = logged_slates(world, requests)
     count = np.sort(np.bincount(slates[slates >= 0]))[::-1]
     assert count[:1_000].sum() < 0.5 * count.sum()
+
+
+# --- What any other policy shows ---------------------------------------------------------------
+
+
+def test_the_morning_is_the_same_whatever_follows(world):
+    memory, _ = first_memory(world)
+    requests = visits(world, 0)
+    slates, propensities = logged_slates(world, requests)
+    early = np.flatnonzero(requests.hour < 6)
+
+    def installs_of_the_morning(rows):
+        played = play_day(
+            world, deepcopy(memory), 0, requests.take(rows), slates[rows], propensities[rows]
+        )
+        return played.installs.filter(column(played.installs, "hour") < 6)
+
+    found = installs_of_the_morning(early)
+    assert len(found) > 0
+    assert 0 < found["request_id"].null_count < len(found)  # both searched for and shown
+    assert found.equals(installs_of_the_morning(np.arange(len(requests))))
+
+
+def test_users_install_only_what_they_were_shown_or_searched_for(world):
+    memory, _ = first_memory(world)
+    requests = visits(world, 0)
+    slates = np.tile(np.arange(10), (len(requests), 1))
+    slates[:, 3] = -1
+    played = play_day(world, memory, 0, requests, slates, np.ones(slates.shape))
+    assert set(column(played.impressions, "app_id")) == {0, 1, 2, 4, 5, 6, 7, 8, 9}
+    assert set(column(played.impressions, "position")) == {1, 2, 3, 5, 6, 7, 8, 9, 10}
+    from_shown = played.installs.filter(played.installs["request_id"].is_valid())
+    assert set(column(from_shown, "app_id")) <= {0, 1, 2, 4, 5, 6, 7, 8, 9}
