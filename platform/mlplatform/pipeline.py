@@ -26,6 +26,7 @@ from mlplatform.errors import DataCorrupt, FailedPrecondition, InvalidArgument
 
 WORKSPACE_FORMAT = 1
 RECORD = "stage.json"
+SCRATCH_SUFFIX = ".scratch"
 _SAMPLE_SECONDS = 0.05
 
 
@@ -49,10 +50,15 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage is given: its inputs' directories, an empty one to fill, and who to tell."""
+    """What a stage is given: its inputs' directories, an empty one to fill, and who to tell.
+
+    scratch: a directory, perhaps not there yet, that outlives a kill: a stage that takes long keeps
+        there what it goes on from.  It is deleted when the stage is finished.
+    """
 
     inputs: Mapping[str, Path]
     output: Path
+    scratch: Path
     progress: Progress
 
 
@@ -131,7 +137,7 @@ class Workspace:
         return found[-1] if found else None
 
     def remove_others(self, artifact: Path) -> None:
-        """A workspace keeps one artifact a stage: the latest."""
+        """A workspace keeps one artifact a stage: the latest, and nothing to make it from."""
         for other in artifact.parent.iterdir():
             if other != artifact:
                 artifacts.remove_tree(other)
@@ -159,7 +165,7 @@ def run(stages: Sequence[Stage], workspace: Workspace, observer: Observer) -> di
         else:
             paths = {name: workspace.artifact(name, digest) for name, digest in inputs.items()}
             record = _run_stage(stage, fingerprint, inputs, paths, artifact, observer)
-            workspace.remove_others(artifact)
+        workspace.remove_others(artifact)
         records[stage.name] = record
         observer.finished(record)
     return records
@@ -186,7 +192,8 @@ def _run_stage(
     started = time.monotonic()
     progress = observer.started(stage.name)
     with artifacts.staged_directory(artifact) as staging, _peak_memory() as peak:
-        figures = stage.run(Context(paths, staging, progress))
+        scratch = artifact.with_name(artifact.name + SCRATCH_SUFFIX)
+        figures = stage.run(Context(paths, staging, scratch, progress))
         record = Record(
             stage.name,
             fingerprint,

@@ -209,6 +209,25 @@ def test_a_killed_run_goes_on_and_ends_with_the_bytes_of_an_uncut_one(tmp_path: 
     ]  # fmt: skip
 
 
+def test_a_stage_keeps_its_scratch_over_a_failure_and_not_when_it_is_finished(
+    tmp_path: Path,
+) -> None:
+    def work(context: Context) -> Mapping[str, Any]:
+        at = context.scratch / "at"
+        if not at.exists():
+            at.parent.mkdir()
+            at.write_text("half way")
+            raise RuntimeError("stop here")
+        (context.output / "found").write_text(at.read_text())
+        return {}
+
+    with pytest.raises(RuntimeError, match="stop here"):
+        run([Stage("a", work)], Workspace(tmp_path), Watcher())
+    run([Stage("a", work)], Workspace(tmp_path), Watcher())
+    (artifact,) = (tmp_path / "artifacts" / "a").iterdir()
+    assert (artifact / "found").read_text() == "half way"
+
+
 def test_an_unpublished_artifact_is_not_the_latest(tmp_path: Path) -> None:
     ran([adding("a", 1)], tmp_path)
     finished = Workspace(tmp_path).latest("a")
