@@ -1,7 +1,7 @@
 """The same impressions as training and as serving see them, and what differences cost the ranker.
 
-Enters: a bundle, the feature store of a day's morning and that day's spans.  Leaves: a report of
-every feature that the two sides disagree on, ranked by what the disagreement does to the ranker.
+Enters: a bundle, a day's spans, and its serving log or the feature store of its morning.  Leaves: a
+report of every feature that the two sides disagree on, ranked by what that does to the ranker.
 
 Training rows are as of the moment of their request, the store is as of the morning: what users did
 in between is real skew, and the report says what it is worth.
@@ -23,18 +23,14 @@ from recsys import features
 from recsys.columns import Columns
 from recsys.evaluation import sample
 from recsys.online.bundle import Bundle
-from recsys.online.feature_store import VISIT_FEATURES, FeatureStore
-from recsys.online.recommender import REQUEST_SCHEMA
-
-KEYS = ("request_id", "app_id")
+from recsys.online.feature_store import FeatureStore
+from recsys.serving_log import KEYS, Visits, requests_of
 
 
 def measure_skew(
-    bundle: Bundle, store: FeatureStore, root: Path, day: int, requests: int, seed: int
+    bundle: Bundle, trained: pa.Table, served: pa.Table, seed: int
 ) -> tuple[SkewReport, SkewCost]:
-    """Compare some requests of a day, chosen at random, over all they were shown."""
-    trained = trained_rows(root, day, requests, seed)
-    served = served_rows(trained, store)
+    """Compare impressions as `trained_rows` and `served_rows` or a serving log give them."""
     report = compare_by_key(trained, served, KEYS, ignore=sorted({*features.NOT_SERVED} - {*KEYS}))
     cost = rank_by_cost(
         report,
@@ -49,25 +45,34 @@ def measure_skew(
 
 
 def trained_rows(root: Path, day: int, requests: int, seed: int) -> pa.Table:
-    """One row an impression: the request's features as training has them, the app's, the label."""
+    """Some requests of a day, chosen at random, and all they were shown: one row an impression.
+
+    The request's features as training has them, the app's, and the label.
+    """
     every = read_span(root, "requests", [day])
     chosen = every.take(pa.array(sample(len(every), requests, seed)))
-    shown = read_span(root, "impressions", [day])
-    shown = shown.filter(pc.is_in(shown["request_id"], chosen["request_id"].combine_chunks()))
-    at = pc.index_in(shown["request_id"], chosen["request_id"].combine_chunks())
-    columns = {name: chosen[name].take(at) for name in chosen.column_names}
+    return join_requests(chosen, read_span(root, "impressions", [day]))
+
+
+def join_requests(requests: pa.Table, impressions: pa.Table) -> pa.Table:
+    """The impressions of these requests, each with its request's columns."""
+    ids = requests["request_id"].combine_chunks()
+    at = pc.index_in(impressions["request_id"], ids)
+    shown = impressions.filter(at.is_valid())
+    columns = {name: requests[name].take(at.drop_null()) for name in requests.column_names}
     return pa.table(columns | {name: shown[name] for name in shown.column_names})
 
 
 def served_rows(trained: pa.Table, store: FeatureStore) -> pa.Table:
     """The same impressions, with what the server reads of their users and apps."""
-    _, first, request = np.unique(
+    ids, first, request = np.unique(
         trained["request_id"].to_numpy(), return_index=True, return_inverse=True
     )
-    visits = trained.select(["user_id", *VISIT_FEATURES]).take(pa.array(first)).to_pylist()
-    profiles = store.profiles([visit.pop("user_id") for visit in visits])
-    rows = [profile | visit for profile, visit in zip(profiles, visits, strict=True)]
-    served = pa.Table.from_pylist(rows, schema=REQUEST_SCHEMA).drop_columns([features.OWNED.name])
+    one = trained.select(["user_id", "hour", "network"]).take(pa.array(first))
+    visits = Visits(
+        ids, one["user_id"].to_numpy(), one["hour"].to_numpy(), one["network"].to_pylist()
+    )
+    served = requests_of(store, visits).drop_columns([features.OWNED.name])
     served = served.take(pa.array(request))
     columns = {name: trained[name] for name in KEYS}
     columns |= {name: served[name] for name in served.column_names}

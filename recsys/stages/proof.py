@@ -30,12 +30,12 @@ from recsys.online.bundle import Bundle
 from recsys.online.feature_store import FeatureStore
 from recsys.online.recommender import Recommender
 from recsys.online.service import create_app
-from recsys.serving_skew import measure_skew
+from recsys.serving_log import SLATE, Visits, requests_of
+from recsys.serving_skew import measure_skew, served_rows, trained_rows
 from recsys.stages.data import BACKLOG_DAY, SPANS, load_truth_of_the_morning
 from recsys.stages.release import BUNDLE
 from recsys.training_data import Positives
 
-SLATE = 10
 USERS_ASKED = 3
 FIGURES, SKEW, ANSWERS = "world.json", "skew.json", "answers.json"
 
@@ -97,14 +97,13 @@ def compare_serving(config: RunConfig, context: Context) -> dict[str, Any]:
     """
     bundle = Bundle.load(context.inputs["evaluate"] / BUNDLE)
     with FeatureStore(context.inputs["build_feature_store"]) as store:
-        report, cost = measure_skew(
-            bundle,
-            store,
+        trained = trained_rows(
             context.inputs["join_examples"] / SPANS,
             config.days.evaluate,
             config.evaluation.skew_requests,
             config.seed,
         )
+        report, cost = measure_skew(bundle, trained, served_rows(trained, store), config.seed)
     (context.output / SKEW).write_bytes(to_json({"report": asdict(report), "cost": asdict(cost)}))
     differing = sum(feature.differing > 0 for feature in report.features)
     return {"rows": report.counts.matched, "features that differ": differing}
@@ -139,18 +138,13 @@ def _system(
     bundle: Bundle, store: FeatureStore, visits: Requests, slates: dict[str, NDArray[np.int64]]
 ) -> NDArray[np.int64]:
     """The system's slates, by the code that serves; returns its candidates."""
-    recommender = Recommender(bundle, store)
-    rows = [
-        profile
-        | {
-            "hour_of_day": int(hour % 24),
-            "network": "metered" if metered else "wifi",
-        }
-        for profile, hour, metered in zip(
-            store.profiles(visits.user.tolist()), visits.hour, visits.metered, strict=True
-        )
-    ]
-    answer = recommender.recommend(recommender.table(rows), SLATE)
+    asked = Visits(
+        visits.request_id,
+        visits.user,
+        visits.hour,
+        np.where(visits.metered, "metered", "wifi").tolist(),
+    )
+    answer = Recommender(bundle, store).recommend(requests_of(store, asked), SLATE)
     slates["system"] = answer.app_ids
     return answer.candidates
 

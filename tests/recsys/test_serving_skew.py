@@ -59,7 +59,10 @@ def store(opened: Altering) -> Altering:
 
 def measure(finished: Path, bundle: Bundle, store: FeatureStore) -> tuple[SkewReport, SkewCost]:
     root = artifact(finished, "join_examples") / "spans"
-    return serving_skew.measure_skew(bundle, store, root, DAY, requests=300, seed=1)
+    trained = serving_skew.trained_rows(root, DAY, requests=300, seed=1)
+    return serving_skew.measure_skew(
+        bundle, trained, serving_skew.served_rows(trained, store), seed=1
+    )
 
 
 def test_serving_reads_what_training_read_but_for_what_happened_since_the_morning(
