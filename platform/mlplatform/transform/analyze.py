@@ -1,8 +1,8 @@
-"""Analyze: one Beam pass over the data for every vocabulary and every quantile boundary.
+"""Analyze: one Beam pass over the data for all vocabularies, quantile boundaries and z-scores.
 
 Enters: features, and the files that hold each one.  Leaves: a `Transform`.  Vocabularies
-are exact within the limits of `ValueCounts`, quantiles within the error of `RowSample`; both are
-the same for any order and any split of the work.
+are exact within the limits of `ValueCounts`, quantiles within the error of `RowSample`, means and
+deviations exact; all are the same for any order and any split of the work.
 
 Importing this module imports Beam: import it inside the command that needs it.
 """
@@ -14,16 +14,28 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from mlplatform.data.files.columns import ArrowArray, leaf_values, to_numpy
+from mlplatform.data.files.columns import ArrowArray, kind_of, leaf_values, to_numpy
 from mlplatform.data.files.shards import Piece, Shards, read_batches
 from mlplatform.data.statistics.pieces import combine_over_pieces
 from mlplatform.data.statistics.sketches import RowSample, ValueCounts
 from mlplatform.errors import InvalidArgument
-from mlplatform.transform.feature import MISSING, Feature, Quantiles, Vocabulary
+from mlplatform.transform.exact_moments import ExactMoments
+from mlplatform.transform.feature import (
+    MISSING,
+    Feature,
+    Quantiles,
+    Vocabulary,
+    ZScore,
+    require_parts,
+)
 from mlplatform.transform.transform import Transform
+from mlplatform.transform.zscore import Scale
 
-Summary = RowSample | ValueCounts
+Summary = RowSample | ValueCounts | ExactMoments
+# The kinds of column that a feature can be read from; a column without values may be of any.
+KINDS = {"string": ("STRING",), "int64": ("INT",), "float32": ("INT", "FLOAT")}
 
 
 def analyze(
@@ -40,12 +52,15 @@ def analyze(
         beam_options: the options of any Beam runner; a local one by default.
 
     Raises:
-        DataCorrupt, NotFound, InvalidArgument: as `compute_statistics` does.
+        DataCorrupt, NotFound, InvalidArgument: as `compute_statistics` does; and InvalidArgument
+            for a column that a feature needs and the data lacks, or that has another type.
     """
+    every = tuple(feature for features in features_of.values() for feature in features)
+    require_parts(every)
     shards = [Shards.open(name, files_of[name]) for name in features_of]
     for one in shards:
         for feature in features_of[one.dataset]:
-            if feature.transform and feature.column not in one.kinds:
+            if feature.transform and feature.column not in one.kinds and feature.column:
                 raise InvalidArgument(
                     f"feature {feature.name!r}: expected a column {feature.column!r} in data set "
                     f"{one.dataset!r}, got {', '.join(one.kinds)}"
@@ -55,8 +70,8 @@ def analyze(
         pieces, partial(_summarise, features_of), _merge, _encode, beam_options
     )
     found = dict(json.loads(line) for line in encoded.decode().splitlines())
-    vocabularies, boundaries = {}, {}
-    for feature in (feature for features in features_of.values() for feature in features):
+    vocabularies, boundaries, scales = {}, {}, {}
+    for feature in every:
         match feature.transform:
             case Vocabulary(min_count=min_count, top_k=top_k, shared_with=None):
                 cast: Callable[[str], str | int] = str if feature.dtype == "string" else int
@@ -65,13 +80,14 @@ def analyze(
                 kept = [v for v, n in counted if n >= min_count and v != missing]
                 vocabularies[feature.name] = tuple(kept[:top_k])
             case Quantiles(buckets=buckets):
-                sample = np.array(found.get(feature.name, []), dtype=np.float32)
+                sample = np.array(found.get(feature.name, []), dtype=np.float64)
                 inner = np.arange(1, buckets) / buckets
                 # A value so frequent that it spans several buckets gets one of its own.
-                limits = np.unique(np.quantile(sample, inner)) if len(sample) else sample
-                boundaries[feature.name] = limits.astype(np.float32)
-    every = tuple(feature for features in features_of.values() for feature in features)
-    return Transform(every, vocabularies, boundaries)
+                limits = np.quantile(sample, inner) if len(sample) else sample
+                boundaries[feature.name] = np.unique(limits.astype(np.float32))
+            case ZScore():
+                scales[feature.name] = Scale.of(*found.get(feature.name, (0.0, 0.0)))
+    return Transform(every, vocabularies, boundaries, scales)
 
 
 def _summarise(
@@ -85,15 +101,34 @@ def _summarise(
                 continue  # other files of the data set have it
             match feature.transform:
                 case Vocabulary(shared_with=None):
-                    values = leaf_values(batch.column(feature.column))
-                    parts.setdefault(feature.name, []).append(_count(values))
+                    summary: Summary = _count(_values(feature, batch))
                 case Quantiles():
-                    raw = to_numpy(leaf_values(batch.column(feature.column)))
-                    numbers = raw[raw != MISSING[feature.dtype]].astype(np.float64)
-                    sample = RowSample.of(numbers[np.isfinite(numbers)], place)
-                    parts.setdefault(feature.name, []).append(sample)
+                    summary = RowSample.of(_numbers(feature, batch).astype(np.float64), place)
+                case ZScore():
+                    summary = ExactMoments.of(_numbers(feature, batch))
+                case _:
+                    continue
+            parts.setdefault(feature.name, []).append(summary)
     for name, summaries in parts.items():
         yield name, _merge(summaries)
+
+
+def _values(feature: Feature, batch: pa.RecordBatch) -> ArrowArray:
+    values = leaf_values(batch.column(feature.column))
+    if (kind := kind_of(values.type)) not in (None, *KINDS[feature.dtype]):
+        raise InvalidArgument(
+            f"feature {feature.name!r}: expected column {feature.column!r} to be "
+            f"{' or '.join(KINDS[feature.dtype])}, got {kind}; correct the data or the declaration"
+        )
+    return values
+
+
+def _numbers(feature: Feature, batch: pa.RecordBatch) -> NDArray[np.float32]:
+    """The values that are there and finite as float32, which they are compared as."""
+    raw = to_numpy(_values(feature, batch))
+    with np.errstate(over="ignore"):  # what overflows is not finite
+        numbers = raw[raw != MISSING[feature.dtype]].astype(np.float32)
+    return numbers[np.isfinite(numbers)]
 
 
 def _count(values: ArrowArray) -> ValueCounts:
@@ -112,8 +147,11 @@ def _merge(summaries: Iterable[Summary]) -> Summary:
 
 
 def _encode(name: str, summary: Summary) -> bytes:
-    if isinstance(summary, RowSample):
-        content: list[object] = summary.values.tolist()
-    else:
-        content = list(summary.top(len(summary.values)))
+    match summary:
+        case RowSample(values=values):
+            content: list[object] = values.tolist()
+        case ValueCounts(values=values):
+            content = list(summary.top(len(values)))
+        case ExactMoments():
+            content = list(summary.mean_and_deviation())
     return json.dumps([name, content]).encode() + b"\n"

@@ -1,9 +1,12 @@
 """The hash of integers, for hashed features and crosses: one formula in numpy and in TensorFlow.
 
 It uses int64 multiplication that wraps around, xor and arithmetic shifts, which both libraries
-define alike, so the two agree on every input.
+define alike, so the two agree on every input.  Values of a vocabulary become integers by BLAKE2,
+once for each vocabulary.
 """
 
+import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,3 +46,17 @@ def hash_tensorflow(buckets: int, salt: int, *values: "tf.Tensor") -> "tf.Tensor
             mixed, tf.bitwise.right_shift(mixed, tf.constant(32, tf.int64))
         )
     return tf.cast(tf.math.floormod(mixed, buckets), tf.int32)
+
+
+def hash_values(values: Sequence[int | str]) -> NDArray[np.int64]:
+    """BLAKE2b of 64 bits (RFC 7693) of each value's UTF-8 or decimal digits, `[len(values)]`.
+
+    The type takes part as BLAKE2's 'personal' string, so 1 and "1" differ.
+    """
+    digests = [
+        hashlib.blake2b(
+            str(value).encode(), digest_size=8, person=type(value).__name__.encode()
+        ).digest()
+        for value in values
+    ]
+    return np.frombuffer(b"".join(digests), "<i8").astype(np.int64)

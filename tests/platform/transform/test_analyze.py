@@ -1,6 +1,7 @@
 """Vocabularies and boundaries against Counter and numpy, from small Parquet files."""
 
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,17 @@ import pytest
 
 from mlplatform.errors import DataCorrupt, InvalidArgument, NotFound
 from mlplatform.transform.analyze import analyze
-from mlplatform.transform.feature import Feature, Hashed, Quantiles, Vocabulary
+from mlplatform.transform.feature import (
+    Bucketize,
+    Crossed,
+    Feature,
+    Hashed,
+    Quantiles,
+    Vocabulary,
+    ZScore,
+)
 from mlplatform.transform.transform import Transform
+from mlplatform.transform.zscore import Scale
 
 ROWS = 900
 WORDS = ["", "ü", "a", "Z", "zz", "日本", *(f"w{n}" for n in range(20))]
@@ -27,6 +37,13 @@ FEATURES = (
     Feature("lumpy", "int64", "", Quantiles(8)),
     Feature("nothing", "float32", "", Quantiles(4)),
     Feature("id", "int64", "", Hashed(64)),
+    Feature("fixed", "float32", "", Bucketize((1.0, 50.0)), source="amount"),
+    Feature("score", "float32", "", ZScore(), source="amount"),
+    Feature("score_of_level", "int64", "", ZScore(), source="level"),
+    Feature("score_of_counts", "int64", "", ZScore(), source="counts", width=2),
+    Feature("score_of_nothing", "float32", "", ZScore(), source="nothing"),
+    Feature("score_of_huge", "float32", "", ZScore(), source="huge"),
+    Feature("pair", "int64", "", Crossed(("word", "level"), 1 << 16)),
 )
 
 
@@ -53,6 +70,11 @@ def columns(seed: int = 5) -> dict[str, Any]:
         ),
         "nothing": pa.nulls(ROWS, pa.float32()),
         "id": pa.array(range(ROWS)),
+        "counts": pa.array([None if n % 5 == 0 else [n, -n, 7][: n % 4] for n in range(ROWS)]),
+        # Their sum in float64 depends on the order, and beyond float32 there is no value.
+        "huge": pa.array(
+            [(-1) ** n * 10.0 ** (n % 38) for n in range(ROWS - 2)] + [1e300, -1e39], pa.float64()
+        ),
     }
 
 
@@ -150,10 +172,97 @@ def test_a_column_without_values_has_no_boundaries(found: Transform) -> None:
     assert found.cardinality("nothing") == 2
 
 
-def test_every_feature_is_kept_and_hashes_need_no_analysis(found: Transform) -> None:
+def test_every_feature_is_kept_and_fixed_codes_need_no_analysis(found: Transform) -> None:
     assert found.features == FEATURES
-    assert "id" not in found.vocabularies and "id" not in found.boundaries
+    for name in ("id", "fixed", "pair"):
+        assert name not in {*found.vocabularies, *found.boundaries, *found.scales}
     assert found.cardinality("id") == 65
+    assert found.cardinality("fixed") == 4
+    assert found.cardinality("pair") == 1 + (1 << 16)
+
+
+def scale_of(values: Any) -> Scale:
+    """By numpy's extended precision, rounded to float32 at the end."""
+    numbers = np.array([v for v in values if v is not None], np.float32).astype(np.longdouble)
+    mean = np.float32(numbers.mean())
+    return Scale(float(mean), float(np.float32(1 / numbers.std())))
+
+
+def test_a_z_score_is_scaled_by_the_finite_values(found: Transform, raw: dict[str, Any]) -> None:
+    amounts = [v for v in raw["amount"].to_pylist() if v is not None and np.isfinite(v)]
+    assert len(amounts) < ROWS - 40
+    assert found.scales["score"] == scale_of(amounts)
+    scores = found.apply(pa.table({"amount": pa.array(amounts, pa.float32())}), ["score"])["score"]
+    assert abs(scores.mean()) < 1e-5 and abs(scores.std() - 1) < 1e-5
+
+
+def test_a_z_score_of_integers_and_of_lists_counts_each_value(
+    found: Transform, raw: dict[str, Any]
+) -> None:
+    assert found.scales["score_of_level"] == scale_of(raw["level"].to_pylist())
+    counts = [value for one in raw["counts"].to_pylist() for value in one or []]
+    assert found.scales["score_of_counts"] == scale_of(counts)
+
+
+def test_a_z_score_of_numbers_of_all_sizes_leaves_out_what_float32_cannot_hold(
+    found: Transform, raw: dict[str, Any]
+) -> None:
+    exact = [Fraction(float(np.float32(v))) for v in raw["huge"].to_pylist()[:-2]]
+    mean = sum(exact) / len(exact)
+    deviation = float(sum((v - mean) ** 2 for v in exact) / len(exact)) ** 0.5
+    scale = found.scales["score_of_huge"]
+    assert scale == Scale(float(np.float32(float(mean))), float(np.float32(1 / deviation)))
+
+
+def test_a_column_without_values_has_a_z_score_of_0(found: Transform) -> None:
+    assert found.scales["score_of_nothing"] == Scale(0.0, 0.0)
+
+
+def test_markers_of_missing_integers_do_not_move_the_z_score(tmp_path: Path) -> None:
+    paths = split(pa.table({"x": [-(2**63)] * 5 + [1, 3]}), tmp_path / "a", [], 9)
+    transform = analyze({"a": [Feature("x", "int64", "", ZScore())]}, {"a": paths})
+    assert dict(transform.scales) == {"x": Scale(2.0, 1.0)}
+
+
+def test_limits_that_are_one_as_float32_are_one(tmp_path: Path) -> None:
+    values = [2**24 + n for n in (0, 1, 0, 1, 0, 1, 2, 2)]
+    paths = split(pa.table({"x": values}), tmp_path / "a", [], 9)
+    transform = analyze({"a": [Feature("x", "int64", "", Quantiles(8))]}, {"a": paths})
+    limits = transform.boundaries["x"].tolist()
+    assert limits == sorted(set(limits)) and limits[0] == 2**24
+
+
+def test_quantiles_between_the_extremes_of_float32_are_finite(tmp_path: Path) -> None:
+    far = float(np.finfo(np.float32).max)
+    column = pa.array([-far, -far, far, far], pa.float32())
+    paths = split(pa.table({"x": column}), tmp_path / "a", [], 9)
+    transform = analyze({"a": [Feature("x", "float32", "", Quantiles(2))]}, {"a": paths})
+    assert transform.boundaries["x"].tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("feature", "column", "expected"),
+    [
+        (Feature("x", "float32", "", Quantiles(4)), ["much"], "'x'.*INT or FLOAT, got STRING"),
+        (Feature("x", "int64", "", ZScore()), [1.5], "'x'.*INT, got FLOAT"),
+        (Feature("x", "int64", "", Vocabulary()), ["five"], "'x'.*INT, got STRING"),
+        (Feature("x", "string", "", Vocabulary()), [5], "'x'.*STRING, got INT"),
+    ],
+)
+def test_a_column_of_another_type_is_named(
+    feature: Feature, column: list[Any], expected: str, tmp_path: Path
+) -> None:
+    paths = split(pa.table({"x": column}), tmp_path / "a", [], 1)
+    with pytest.raises(InvalidArgument, match=expected):
+        analyze({"a": [feature]}, {"a": paths})
+
+
+def test_a_cross_of_an_undeclared_feature_is_refused_before_any_file_is_read(
+    tmp_path: Path,
+) -> None:
+    cross = Feature("x", "int64", "", Crossed(("word", "other"), 8))
+    with pytest.raises(InvalidArgument, match=r"'x'.*'other'"):
+        analyze({"a": [FEATURES[0], cross]}, {"a": [tmp_path / "absent.parquet"]})
 
 
 def test_neither_the_order_of_files_nor_how_they_are_cut_matters(

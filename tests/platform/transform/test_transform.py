@@ -1,7 +1,5 @@
 """One definition, two executions: Arrow columns and TensorFlow tensors give the same codes."""
 
-import json
-from bisect import bisect_right
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,141 +13,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlplatform.errors import DataCorrupt, InvalidArgument
+from mlplatform.errors import InvalidArgument
 from mlplatform.training.runtime import tensorflow
-from mlplatform.transform.feature import MISSING, Feature, Hashed, Quantiles, Vocabulary
-from mlplatform.transform.hashing import hash_numpy, hash_tensorflow
+from mlplatform.transform.feature import MISSING, Bucketize, Feature, Quantiles, Vocabulary, ZScore
 from mlplatform.transform.transform import Transform
+from mlplatform.transform.zscore import Scale
+from tests.platform.transform import by_hand
+from tests.platform.transform.by_hand import ARROW, FLOAT_MAX, INT_MIN
+from tests.platform.transform.example import (
+    CODED,
+    COLUMNS,
+    ROWS,
+    STRINGS,
+    TRANSFORM,
+    WORDS,
+    arrow_table,
+    code_by_hand,
+    raw_tensors,
+)
 
 tf = tensorflow()
 from mlplatform.transform.graph import TransformGraph  # noqa: E402  # imports TensorFlow
 
-INT_MIN, INT_MAX = -(2**63), 2**63 - 1
-FLOAT_MAX = float(np.finfo(np.float32).max)
 NAN, INF = float("nan"), float("inf")
-
-WORDS = ("ü", "b", "日本語", "a\x00b", "x y", "🜚")
-LIMITS = (-FLOAT_MAX, -1.5, 0.0, 0.5, FLOAT_MAX)
-FEATURES = (
-    Feature("word", "string", "", Vocabulary()),
-    Feature("words", "string", "", Vocabulary(shared_with="word"), width=3),
-    Feature("word_or", "string", "", Vocabulary(shared_with="word"), default="b"),
-    Feature("level", "int64", "", Vocabulary()),
-    Feature("amount", "float32", "", Quantiles(6)),
-    Feature("amount_or", "float32", "", Quantiles(6), default=0.25),
-    Feature("amounts", "float32", "", Quantiles(6), width=2),
-    Feature("count", "int64", "", Quantiles(4)),
-    Feature("count_or", "int64", "", Quantiles(4), default=7),
-    Feature("id_a", "int64", "", Hashed(1 << 18, salt=1), source="id"),
-    Feature("id_b", "int64", "", Hashed(7, salt=2), source="id"),
-    Feature("ids", "int64", "", Hashed(1000), width=2),
-    Feature("untouched", "string", ""),
-)
-TRANSFORM = Transform(
-    FEATURES,
-    {"word": WORDS, "level": (7, -3, INT_MAX, INT_MIN + 1, 0)},
-    {
-        **{n: np.array(LIMITS, np.float32) for n in ("amount", "amount_or", "amounts")},
-        **{n: np.array([0, 2**24, 2.0**63], np.float32) for n in ("count", "count_or")},
-    },
-)
-CODED = [feature for feature in FEATURES if feature.transform]
-
-STRINGS = st.text(max_size=8) | st.sampled_from([*WORDS, "", "a", "A\u0308", "u\u0308", "\x00"])
-INTS = st.integers(INT_MIN, INT_MAX) | st.sampled_from(
-    [INT_MIN, INT_MIN + 1, INT_MAX, 0, -1, 7, -3, 2**24, 2**24 + 1, INT_MAX - 1]
-)
-# Subnormal numbers have a test of their own.
-FLOATS = st.floats(
-    width=32, allow_subnormal=False, allow_nan=False, allow_infinity=False
-) | st.sampled_from([FLOAT_MAX, -FLOAT_MAX, 0.0, -0.0, 0.5, -1.5])
-VALUES: dict[str, Any] = {"string": STRINGS, "int64": INTS, "float32": FLOATS}
-ARROW = {"string": pa.string(), "int64": pa.int64(), "float32": pa.float32()}
-
-
-def is_marker(value: Any) -> bool:
-    return value is None or value != value or value in ("", INT_MIN)
-
-
-def values_of(feature: Feature) -> Any:
-    one = VALUES[feature.dtype]
-    if feature.default is not None:
-        one = one.filter(lambda value: not is_marker(value))
-    one = st.none() | one
-    return one if feature.width == 1 else st.none() | st.lists(one, max_size=feature.width + 2)
-
-
-COLUMNS = {feature.column: feature for feature in CODED}
-ROWS = st.lists(
-    st.fixed_dictionaries({name: values_of(feature) for name, feature in COLUMNS.items()}),
-    min_size=1,
-    max_size=5,
-)
-
-
-def arrow_table(rows: list[dict[str, Any]]) -> pa.Table:
-    columns = {}
-    for name, feature in COLUMNS.items():
-        data_type = ARROW[feature.dtype]
-        if feature.width > 1:
-            data_type = pa.list_(data_type)
-        columns[name] = pa.array([row[name] for row in rows], data_type)
-    return pa.table(columns)
-
-
-def raw_tensors(rows: list[dict[str, Any]], columns: dict[str, Feature]) -> dict[str, Any]:
-    """What a client sends: dense, nulls as markers, lists cut and padded with markers."""
-    tensors = {}
-    for name, feature in columns.items():
-        marker = MISSING[feature.dtype]
-        cells = [row[name] for row in rows]
-        if feature.width > 1:
-            cells = [((cell or []) + [None] * feature.width)[: feature.width] for cell in cells]
-            cells = [[marker if value is None else value for value in cell] for cell in cells]
-        else:
-            cells = [marker if cell is None else cell for cell in cells]
-        dtype: Any = object if feature.dtype == "string" else feature.dtype
-        tensors[name] = tf.constant(np.array(cells, dtype=dtype))
-    return tensors
-
-
-def wrap(number: int) -> int:
-    return (number + 2**63) % 2**64 - 2**63
-
-
-def hash_by_hand(buckets: int, salt: int, *values: int) -> int:
-    """The formula of hashing.py in Python's unbounded integers."""
-    mixed = salt
-    for value in values:
-        mixed = wrap((mixed ^ value) * -0x61C8864680B583EB)
-        mixed ^= mixed >> 29
-        mixed = wrap(mixed * -0x4B47D0C5A2C9E57B)
-        mixed ^= mixed >> 32
-    return mixed % buckets
-
-
-def code_by_hand(feature: Feature, value: Any) -> int:
-    if value is None and feature.default is not None:
-        value = feature.default
-    if is_marker(value):
-        return 0
-    match feature.transform:
-        case Vocabulary(shared_with=owner):
-            vocabulary = TRANSFORM.vocabularies[owner or feature.name]
-            return 2 + vocabulary.index(value) if value in vocabulary else 1
-        case Quantiles():
-            limits = [float(limit) for limit in TRANSFORM.boundaries[feature.name]]
-            return 1 + bisect_right(limits, float(np.float32(value)))
-        case Hashed(buckets=buckets, salt=salt):
-            return 1 + hash_by_hand(buckets, salt, value)
-    raise AssertionError(feature)
-
-
-def codes_by_hand(feature: Feature, cell: Any) -> Any:
-    if feature.width == 1:
-        return code_by_hand(feature, cell)
-    codes = [code_by_hand(feature, value) for value in (cell or [])[: feature.width]]
-    return codes + [0] * (feature.width - len(codes))
 
 
 @pytest.fixture(scope="module")
@@ -163,49 +49,17 @@ def in_graph() -> Any:
 @given(rows=ROWS)
 def test_arrow_and_tensorflow_give_the_codes_computed_by_hand(rows: Any, in_graph: Any) -> None:
     applied = TRANSFORM.apply(arrow_table(rows))
-    traced = in_graph(**raw_tensors(rows, COLUMNS))
+    traced = in_graph(**raw_tensors(rows))
     assert applied.keys() == traced.keys() == {feature.name for feature in CODED}
     for feature in CODED:
-        expected = [codes_by_hand(feature, row[feature.column]) for row in rows]
+        expected = [by_hand.encoded(TRANSFORM, feature.name, row) for row in rows]
+        is_number = isinstance(feature.transform, ZScore)
+        dtype = np.float32 if is_number else np.int32
         for codes in (applied[feature.name], traced[feature.name].numpy()):
-            assert codes.dtype == np.int32
-            assert codes.tolist() == expected, feature.name
-            assert codes.min() >= 0 and codes.max() < TRANSFORM.cardinality(feature.name)
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    values=st.lists(st.tuples(INTS, INTS), min_size=1, max_size=8),
-    buckets=st.integers(1, 2**31 - 1),
-    salt=st.integers(INT_MIN, INT_MAX),
-)
-def test_the_two_hashes_agree_on_any_integers(
-    values: list[tuple[int, int]], buckets: int, salt: int
-) -> None:
-    a, b = np.array(values, dtype=np.int64).T
-    in_numpy = hash_numpy(buckets, salt, a, b)
-    in_tensorflow = hash_tensorflow(buckets, salt, tf.constant(a), tf.constant(b)).numpy()
-    assert in_numpy.dtype == in_tensorflow.dtype == np.int32
-    expected = [hash_by_hand(buckets, salt, *pair) for pair in values]
-    assert in_numpy.tolist() == in_tensorflow.tolist() == expected
-
-
-def test_a_crossed_hash_broadcasts_alike() -> None:
-    a, b = np.arange(6, dtype=np.int64).reshape(2, 3), np.array([5, 6, 7], dtype=np.int32)
-    in_numpy = hash_numpy(101, 3, a, b)
-    in_tensorflow = hash_tensorflow(101, 3, tf.constant(a), tf.constant(b)).numpy()
-    expected = [
-        [hash_by_hand(101, 3, int(x), int(y)) for x, y in zip(r, b, strict=True)] for r in a
-    ]
-    assert in_numpy.tolist() == in_tensorflow.tolist() == expected
-
-
-def test_hashed_buckets_fill_evenly_and_differ_by_salt() -> None:
-    ids = np.arange(100_000, dtype=np.int64)
-    counts = np.bincount(hash_numpy(100, 1, ids), minlength=100)
-    # Chi-squared with 99 degrees of freedom: beyond 170 with probability 1e-5.
-    assert ((counts - 1000) ** 2 / 1000).sum() < 170
-    assert np.mean(hash_numpy(100, 1, ids) == hash_numpy(100, 2, ids)) < 0.02
+            assert codes.dtype == dtype
+            assert codes.tobytes() == np.array(expected, dtype).tobytes(), feature.name
+            if not is_number:
+                assert codes.min() >= 0 and codes.max() < TRANSFORM.cardinality(feature.name)
 
 
 def test_codes_follow_the_order_of_the_vocabulary() -> None:
@@ -213,21 +67,101 @@ def test_codes_follow_the_order_of_the_vocabulary() -> None:
     assert TRANSFORM.apply(table, ["word"])["word"].tolist() == [2, 3, 4, 5, 6, 7, 1, 0, 0]
 
 
+def test_fixed_limits_are_compared_as_float32() -> None:
+    values = pa.array([-2, -1.5, -0.5, 0, 0.05, 0.1, None], pa.float32())
+    codes = TRANSFORM.apply(pa.table({"size": values}), ["size"])["size"]
+    assert codes.tolist() == [1, 2, 2, 3, 3, 4, 0]  # 0.1 is 0.10000000149 on both sides
+    assert TRANSFORM.cardinality("size") == 5
+    # 2^63 - 1 is rounded to 2^63; 2^24 + 1 to 2^24; the list is cut to two and padded with missing.
+    lists = pa.array([[2**63 - 1, 2**24 - 1, 5], [2**24 + 1], [-1, None], None])
+    codes = TRANSFORM.apply(pa.table({"sizes": lists}), ["sizes"])["sizes"]
+    assert codes.tolist() == [[4, 2], [3, 0], [1, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("limit", [2.0**-149, -(2.0**-149), 2.0**-126, -(2.0**-126)])
+def test_values_and_limits_near_zero_are_compared_as_0(limit: float) -> None:
+    transform = Transform(
+        (
+            Feature("fixed", "float32", "", Bucketize((limit, 1.0)), source="x"),
+            Feature("found", "float32", "", Quantiles(3), source="x"),
+        ),
+        boundaries={"found": np.array([limit, 1.0], np.float32)},
+    )
+    values = np.array(
+        [-1.0, -(2.0**-126), -(2.0**-149), 0.0, 2.0**-149, 2.0**-126, 1.0], np.float32
+    )
+    applied = transform.apply(pa.table({"x": values}))
+    traced = TransformGraph(transform, ["fixed", "found"])({"x": tf.constant(values)})
+    for name in ("fixed", "found"):
+        assert applied[name].tolist() == traced[name].numpy().tolist() == [1, 2, 2, 2, 2, 2, 3]
+
+
+def test_a_z_score_is_the_distance_from_the_mean_in_deviations() -> None:
+    scaled = Transform(
+        tuple(replace(TRANSFORM.by_name[name], transform=ZScore()) for name in ("score", "scores")),
+        scales={"score": Scale(2.0, 0.25), "scores": Scale(10.0, 0.5)},
+    )
+    table = pa.table(
+        {
+            "score": pa.array([2.0, 4.0, None, -FLOAT_MAX], pa.float32()),
+            "scores": [[11, 12, 13], [10, None], None, [INT_MIN]],
+        }
+    )
+    scores = scaled.apply(table)
+    assert scores["score"].dtype == scores["scores"].dtype == np.float32
+    assert scores["score"].tolist() == [0.0, 0.5, 0.0, -FLOAT_MAX / 4]
+    assert scores["scores"].tolist() == [[0.5, 1.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
+
+
+def test_a_feature_that_was_constant_has_the_z_score_0_whatever_comes() -> None:
+    values = pa.array([7.0, 8.0, FLOAT_MAX, None], pa.float32())
+    assert TRANSFORM.apply(pa.table({"flat": values}), ["flat"])["flat"].tolist() == [0.0] * 4
+
+
+def test_a_missing_number_with_a_default_has_the_z_score_of_the_default() -> None:
+    values = pa.array([None, 0.25, -1.5], pa.float32())
+    scores = TRANSFORM.apply(pa.table({"score_or": values}), ["score_or"])["score_or"]
+    assert scores.tolist() == [7.0, 7.0, 0.0]  # (0.25 + 1.5) / 0.25
+
+
+def test_a_cross_hashes_ids_of_values_and_codes_of_all_else_missing_included() -> None:
+    table = pa.table({"word": ["b", "b", "?", None], "count_or": [-1, None, 0, 2**24]})
+    codes = TRANSFORM.apply(table, ["pair"])
+    assert codes.keys() == {"pair"}
+    b = by_hand.id_of("b")
+    # A null of `count_or` is its default, 7: above 0, in the second bucket.
+    ids = [(b, 1), (b, 2), (1, 2), (0, 3)]
+    expected = [1 + by_hand.bucket_of(1 << 20, 3, *pair) for pair in ids]
+    assert codes["pair"].dtype == np.int32 and codes["pair"].tolist() == expected
+    assert TRANSFORM.cardinality("pair") == 1 + (1 << 20)
+
+
+def test_a_cross_comes_with_its_parts_or_without_in_the_order_asked_for() -> None:
+    rows = [dict.fromkeys(COLUMNS) | {"word": "x y", "count_or": 3}]
+    alone = TRANSFORM.apply(arrow_table(rows), ["pair"])
+    names = ["pair", "count_or", "word"]
+    together = TRANSFORM.apply(arrow_table(rows), names)
+    assert list(together) == list(TransformGraph(TRANSFORM, names)(raw_tensors(rows))) == names
+    assert together["pair"].tolist() == alone["pair"].tolist()
+    assert together["word"].tolist() == [6]
+
+
+def test_a_crosss_missing_column_is_the_parts() -> None:
+    with pytest.raises(InvalidArgument, match=r"'word'.*'word'.*\['level'\]"):
+        TRANSFORM.apply(pa.table({"level": [1]}), ["pair"])
+
+
+@pytest.mark.parametrize("name", ["score", "untouched", "pair"])
+def test_what_has_no_codes_of_a_column_is_refused(name: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"'{name}'"):
+        TRANSFORM.codes(TRANSFORM.by_name[name], pa.array([], pa.int64()))
+
+
 def test_a_value_on_a_boundary_belongs_to_the_bucket_above() -> None:
     values = pa.array([-FLOAT_MAX, -2, -1.5, 0, 0.4, 0.5, FLOAT_MAX, None], pa.float32())
     codes = TRANSFORM.apply(pa.table({"amount": values}), ["amount"])["amount"]
     assert codes.tolist() == [2, 2, 3, 4, 4, 5, 6, 0]
     assert TRANSFORM.cardinality("amount") == 7
-
-
-@pytest.mark.parametrize(("name", "expected"), [("id_b", 8), ("word_or", 8), ("level", 7)])
-def test_cardinality_counts_missing_and_unknown(name: str, expected: int) -> None:
-    assert TRANSFORM.cardinality(name) == expected
-
-
-def test_a_feature_without_a_transform_has_no_cardinality() -> None:
-    with pytest.raises(InvalidArgument, match="'untouched'"):
-        TRANSFORM.cardinality("untouched")
 
 
 @settings(deadline=None, max_examples=60)
@@ -289,11 +223,14 @@ def test_text_where_numbers_are_expected_is_refused() -> None:
 
 
 def test_a_signature_has_one_input_a_column() -> None:
-    signature = TransformGraph(TRANSFORM, ["id_a", "id_b", "words", "amount"]).signature()
+    names = ["id_a", "id_b", "words", "amount", "pair", "count_or"]
+    signature = TransformGraph(TRANSFORM, names).signature()
     assert {name: (spec.shape.as_list(), spec.dtype) for name, spec in signature.items()} == {
         "id": ([None], tf.int64),
         "words": ([None, 3], tf.string),
         "amount": ([None], tf.float32),
+        "word": ([None], tf.string),
+        "count_or": ([None], tf.int64),
     }
 
 
@@ -313,90 +250,8 @@ def test_an_exported_graph_keeps_its_codes(tmp_path: Path) -> None:
         "words": [[3, 1, 0]],
         "level": [6],
         "amount": [5],
-        "id_a": [1 + hash_by_hand(1 << 18, 1, 5)],
+        "id_a": [1 + by_hand.bucket_of(1 << 18, 1, 5)],
     }
-
-
-def test_a_saved_transform_gives_the_same_codes(tmp_path: Path) -> None:
-    TRANSFORM.save(tmp_path / "transform.json")
-    loaded = Transform.load(tmp_path / "transform.json", FEATURES)
-    assert loaded.fingerprint == TRANSFORM.fingerprint
-    assert dict(loaded.vocabularies) == dict(TRANSFORM.vocabularies)
-    assert loaded.boundaries.keys() == TRANSFORM.boundaries.keys()
-    for name, limits in TRANSFORM.boundaries.items():
-        assert loaded.boundaries[name].dtype == np.float32
-        assert loaded.boundaries[name].tobytes() == limits.tobytes()
-
-
-def with_first(**changes: Any) -> tuple[Feature, ...]:
-    return (replace(FEATURES[0], **changes), *FEATURES[1:])
-
-
-@pytest.mark.parametrize(
-    "features",
-    [
-        with_first(transform=Vocabulary(min_count=2)),
-        with_first(transform=Hashed(5)),
-        with_first(width=2),
-        with_first(dtype="int64"),
-        with_first(name="term"),
-        FEATURES[1:],
-    ],
-)
-def test_another_declaration_is_refused(features: tuple[Feature, ...], tmp_path: Path) -> None:
-    path = tmp_path / "transform.json"
-    TRANSFORM.save(path)
-    with pytest.raises(DataCorrupt, match=r"transform\.json"):
-        Transform.load(path, features)
-
-
-@pytest.mark.parametrize("changes", [{"default": "b"}, {"source": "term"}])
-def test_what_a_null_becomes_and_where_it_is_read_belong_to_the_declaration(
-    changes: dict[str, Any], tmp_path: Path
-) -> None:
-    path = tmp_path / "transform.json"
-    TRANSFORM.save(path)
-    with pytest.raises(DataCorrupt):
-        Transform.load(path, with_first(**changes))
-
-
-def test_an_altered_vocabulary_or_boundary_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "transform.json"
-    TRANSFORM.save(path)
-    content = json.loads(path.read_text())
-    assert Transform.load(path, FEATURES).fingerprint == content["fingerprint"]
-    content["vocabularies"]["word"].reverse()
-    path.write_text(json.dumps(content))
-    with pytest.raises(DataCorrupt, match=r"transform\.json"):
-        Transform.load(path, FEATURES)
-    content["vocabularies"]["word"].reverse()
-    content["boundaries"]["amount"][1] = -1.25
-    path.write_text(json.dumps(content))
-    with pytest.raises(DataCorrupt, match=r"transform\.json"):
-        Transform.load(path, FEATURES)
-
-
-def test_a_cut_off_file_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "transform.json"
-    TRANSFORM.save(path)
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataCorrupt, match=r"transform\.json"):
-        Transform.load(path, FEATURES)
-
-
-@pytest.mark.parametrize("content", ["[]", "{}", '{"vocabularies": {}, "boundaries": {}}'])
-def test_json_of_another_shape_is_refused(content: str, tmp_path: Path) -> None:
-    path = tmp_path / "transform.json"
-    path.write_text(content)
-    with pytest.raises(DataCorrupt, match=r"transform\.json"):
-        Transform.load(path, FEATURES)
-
-
-def test_subnormal_numbers_get_the_same_codes(in_graph: Any) -> None:
-    row = dict.fromkeys(COLUMNS) | {"amount": -1e-40}
-    applied = TRANSFORM.apply(arrow_table([row]), ["amount"])["amount"]
-    traced = in_graph(**raw_tensors([row], COLUMNS))["amount"].numpy()
-    assert applied.tolist() == traced.tolist()
 
 
 @pytest.mark.parametrize(("dtype", "value"), [("int64", 5), ("string", "a")])
@@ -438,11 +293,6 @@ def test_a_number_that_is_not_finite_is_named_and_never_coded(name: str, fault: 
     column = pa.array(cells if feature.width == 1 else [[cell] for cell in cells])
     with pytest.raises(InvalidArgument, match=rf"'{name}'.*got {fault} at 2, 3 \(2 in all"):
         TRANSFORM.apply(pa.table({name: column}), [name])
-
-
-def test_a_list_has_no_default() -> None:
-    with pytest.raises(InvalidArgument, match="'x'"):
-        Feature("x", "string", "", Vocabulary(), width=2, default="b")
 
 
 @pytest.mark.parametrize("data_type", [pa.int32(), pa.uint8()])
