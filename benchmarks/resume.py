@@ -28,6 +28,7 @@ SCANN = (
 # Written anew by each run: times and memory in the record, and what ScaNN's clustering, which takes
 # its seed from the system, came to.
 VARYING = (RECORD, *SCANN)
+LOGS = "events/"  # TensorBoard's, named by the clock
 
 
 def measure() -> Result:
@@ -75,6 +76,7 @@ def kill_and_resume(finished: Path, stage: str, copy: Path) -> list[str]:
             name
             for name in names
             if expected.get(name) != found.get(name)
+            and not name.startswith(LOGS)
             and (Path(name).name not in VARYING or (name in expected) != (name in found))
         )
     finally:

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from data_gen.config import WorldConfig
 from mlplatform.errors import InvalidArgument, NotFound
+from recsys.models.rankers import families
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -45,10 +46,17 @@ class Index(_Section):
 
 
 class Ranking(_Section):
-    kind: str = Field("wide_deep", pattern="^(linear|deep|wide_deep)$")
+    kind: str = Field("wide_deep", description="a family of rankers, see models/rankers")
     batch_requests: int = Field(512, ge=8)
     epochs: int = Field(1, ge=1)
     wide_buckets: int = Field(1 << 20, ge=1024)
+
+    @field_validator("kind")
+    @classmethod
+    def _is_known(cls, kind: str) -> str:
+        if kind not in families():
+            raise ValueError(f"expected one of {', '.join(families())}")
+        return kind
 
 
 class Evaluation(_Section):
@@ -59,6 +67,26 @@ class Evaluation(_Section):
         5000, ge=50, description="requests compared with how they are served"
     )
     world_requests: int = Field(2000, ge=50, description="requests answered in the world itself")
+
+
+class Loop(_Section):
+    """The days after the main job: each is served by the bundle that the days before made."""
+
+    window: int = Field(4, ge=1, description="days that vocabularies and quantiles are made from")
+    retrieval_epochs: int = Field(2, ge=1, description="over the positives of the new days")
+    ranking_epochs: int = Field(1, ge=1, description="over the requests of the new days")
+    exploration: float = Field(
+        0.02, ge=0, le=0.1, description="share of places shown to find out what they are worth"
+    )
+    requests: int = Field(20_000, ge=50, description="requests of the morning, to judge a model by")
+    auc_loss: float = Field(
+        0.03, ge=0, description="a model may be so much worse than the one it replaces, at most"
+    )
+    recall_loss: float = Field(0.05, ge=0, description="and find so many fewer installs")
+    strict: bool = Field(False, description="refuse to start any part of a model cold")
+    joined_skew: float = Field(
+        0.01, ge=0, le=1, description="share of rows in which a feature may be served otherwise"
+    )
 
 
 class Gate(_Section):
@@ -78,6 +106,7 @@ class RunConfig(_Section):
     ranking: Ranking = Ranking()
     evaluation: Evaluation = Evaluation()
     gate: Gate = Gate()
+    loop: Loop = Loop()
 
 
 def load_config(name: str) -> RunConfig:

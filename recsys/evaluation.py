@@ -5,12 +5,16 @@ Enters: a loaded bundle, the later day's spans, what was popular before.  Leaves
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from mlplatform.data.files.spans import read_span
 from mlplatform.evaluation.metrics import (
+    Derived,
     Interval,
     WeightedMetric,
     auc_of,
@@ -20,6 +24,7 @@ from mlplatform.evaluation.metrics import (
     mean_of,
 )
 from recsys import baselines, features
+from recsys.apps import UNKNOWN
 from recsys.columns import Columns
 from recsys.models.index import exact_search, recall
 from recsys.online.bundle import Bundle
@@ -97,11 +102,15 @@ class RetrievalJudge:
         )
 
     def queries(self, installs: Positives) -> NDArray[np.float32]:
-        """The query tower's vectors, `[installs, dim]`."""
-        vectors: NDArray[np.float32] = self.bundle.query(
-            request=installs.request, history=installs.history
-        )["vector"].numpy()
-        return vectors
+        return query_vectors(self.bundle, installs)
+
+
+def query_vectors(bundle: Bundle, installs: Positives) -> NDArray[np.float32]:
+    """The query tower's vectors just before each install, `[installs, dim]`."""
+    vectors: NDArray[np.float32] = bundle.query(request=installs.request, history=installs.history)[
+        "vector"
+    ].numpy()
+    return vectors
 
 
 def score_slates(rank: Any, slates: Slates, impression: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -145,6 +154,72 @@ def evaluate_ranking(
         values["installs per impression: predicted"] / values["installs per impression: observed"]
     )
     return intervals(metrics, user, seed, derived)
+
+
+def compare_bundles(
+    candidate: Bundle,
+    current: Bundle,
+    root: Path,
+    day: int,
+    *,
+    requests: int,
+    installs: int,
+    queries: int,
+    seed: int,
+) -> dict[str, Interval]:
+    """A new model beside the one in service, on the same impressions and installs of a day.
+
+    Each reads the rows through its own transform.  Apps that one of them does not know are left
+    out.  And the candidate's index beside the exact search.
+
+    Args:
+        root: of the spans.
+        requests, installs, queries: how many of each to judge on, at most, chosen at random.
+    """
+    bundles = {"candidate": candidate, "current": current}
+    slates = {
+        name: Slates.read(root, [day], bundle.transform, bundle.apps)
+        for name, bundle in bundles.items()
+    }
+    chosen = sample(len(slates["candidate"]), requests, seed)
+    slates = {name: one.take(chosen) for name, one in slates.items()}
+    shown = (slates["candidate"].label >= 0) & (slates["current"].label >= 0)
+    label = slates["candidate"].label[shown]
+    user = np.broadcast_to(slates["candidate"].user[:, None], shown.shape)[shown]
+    metrics: dict[str, WeightedMetric] = {}
+    for name, bundle in bundles.items():
+        logits = score_slates(bundle.rank, slates[name], slates[name].impression)[shown]
+        metrics[f"AUC: {name}"] = auc_of(logits, label)
+        probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
+        metrics[f"log loss: {name}"] = log_loss_of(probability, label)
+    figures = intervals(metrics, user, seed, _differences("AUC", "log loss"))
+
+    table = read_span(root, "positives", [day])
+    for bundle in bundles.values():
+        known = bundle.apps.rows_of(table["app_id"].to_numpy()) != UNKNOWN
+        table = table.filter(pa.array(known))
+    table = table.take(pa.array(sample(len(table), installs, seed)))
+    found: dict[str, WeightedMetric] = {}
+    for name, bundle in bundles.items():
+        positives = Positives.of(table, bundle.transform, bundle.apps)
+        vectors = query_vectors(bundle, positives)
+        at, _ = bundle.index.search(vectors, K)
+        hits = (at == positives.app[:, None] - 1).any(axis=1)
+        found[f"recall@{K}: {name}"] = mean_of(hits.astype(float))
+        if name == "candidate":
+            figures |= evaluate_index(bundle, vectors[:queries], seed)
+    users = table["user_id"].to_numpy()
+    figures |= intervals(found, users, seed, _differences(f"recall@{K}"))
+    for name, n in (("impressions", len(label)), ("installs", len(table))):
+        figures[name] = Interval(n, n, n)
+    return figures
+
+
+def _differences(*metrics: str) -> dict[str, Derived]:
+    return {
+        f"{metric}: candidate - current": difference(f"{metric}: candidate", f"{metric}: current")
+        for metric in metrics
+    }
 
 
 def popularity_scores(slates: Slates, installs: NDArray[np.int64]) -> NDArray[Any]:

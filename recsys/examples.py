@@ -180,8 +180,23 @@ def positives_of(
     """Dataset `positives` of one day: installs, as their users stood just before each."""
     installs = log.days[day]["installs"]
     installs = installs.filter(pc.less(installs["arrival_hour"], known_by_hour))
-    network = pc.if_else(pc.is_valid(installs["request_id"]), _network_of(log, day, installs), None)
-    return _positives(log, history, installs, network)
+    return _positives(log, history, installs, _network_of(log.days[day]["requests"], installs))
+
+
+def positives_reported(
+    log: EventLog, history: InstallHistory, since_hour: float, until_hour: float
+) -> pa.Table:
+    """The same of all installs reported in [since, until), however long ago they happened.
+
+    So no install is lost that is reported after its own day was joined, and none counts twice.
+    """
+    installs = pa.concat_tables([day["installs"] for day in log.days])
+    arrival = installs["arrival_hour"]
+    installs = installs.filter(
+        pc.and_(pc.greater_equal(arrival, since_hour), pc.less(arrival, until_hour))
+    )
+    requests = pa.concat_tables([day["requests"] for day in log.days])
+    return _positives(log, history, installs, _network_of(requests, installs))
 
 
 def backlog_positives(log: EventLog, history: InstallHistory) -> pa.Table:
@@ -204,8 +219,8 @@ def _positives(
     return _prepend(installs.select(["user_id", "app_id", "hour"]), columns)
 
 
-def _network_of(log: EventLog, day: int, installs: pa.Table) -> pa.ChunkedArray:
-    requests = log.days[day]["requests"]
+def _network_of(requests: pa.Table, installs: pa.Table) -> pa.ChunkedArray:
+    """The network of the request that led to each install, null where none did."""
     at = pc.index_in(installs["request_id"], value_set=requests["request_id"].combine_chunks())
     return requests["network"].take(at)
 

@@ -112,6 +112,9 @@ ALL: tuple[Feature, ...] = (*REQUEST, *APP, *IMPRESSION)
 # Keys, times and propensities: true of one row of the log alone, so no schema limits them.
 LOGGED: tuple[str, ...] = ("request_id", "user_id", "app_id", "hour", "propensity")
 
+# What users do moves these within a day, of which the store, written every morning, knows nothing.
+MOVING: tuple[str, ...] = (HISTORY.name, "history_count", "recent_categories")
+
 # What the log has and no server is asked about.
 NOT_SERVED: tuple[str, ...] = (*LOGGED, LABEL.name, *(f.name for f in ALL if f.training_only))
 

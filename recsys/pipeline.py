@@ -13,7 +13,10 @@ from typing import Any
 
 from mlplatform.pipeline import Stage, Workspace
 from recsys.config import RunConfig
+from recsys.online.bundle import RANKER
 from recsys.stages import data, models, proof, release
+from recsys.stages.data import BACKLOG_DAY
+from recsys.stages.models import LINEAR
 
 PLATFORM = ("mlplatform",)
 WORLD = ("data_gen", "recsys.stages.data")
@@ -34,6 +37,7 @@ def stages(config: RunConfig, workspace: Workspace) -> list[Stage]:
     """The stages of the main job under a configuration."""
     world = config.world.model_dump()
     days = config.days.model_dump()
+    train = list(config.days.train)
     seed = config.seed
     registry = workspace.root / "registry"
 
@@ -65,9 +69,15 @@ def stages(config: RunConfig, workspace: Workspace) -> list[Stage]:
             days,
             EXAMPLES,
         ),
-        stage(partial(data.analyze, config), ("join_examples", "validate"), days, EXAMPLES),
+        stage(partial(data.analyze, config, train), ("join_examples", "validate"), days, EXAMPLES),
         stage(
-            partial(models.train_retrieval, config),
+            partial(
+                models.train_retrieval,
+                config,
+                [BACKLOG_DAY, *train],
+                config.retrieval.epochs,
+                registry,
+            ),
             ("join_examples", "analyze"),
             days | config.retrieval.model_dump() | {"seed": seed},
             MODELS,
@@ -79,7 +89,14 @@ def stages(config: RunConfig, workspace: Workspace) -> list[Stage]:
             MODELS,
         ),
         stage(
-            partial(models.train_ranker, config),
+            partial(
+                models.train_ranker,
+                config,
+                train,
+                config.ranking.epochs,
+                {RANKER: config.ranking.kind, LINEAR: "linear"},
+                registry,
+            ),
             ("join_examples", "analyze"),
             days | config.ranking.model_dump() | {"seed": seed},
             MODELS,
@@ -106,7 +123,7 @@ def stages(config: RunConfig, workspace: Workspace) -> list[Stage]:
             ("mlplatform", "recsys.stages.release"),
         ),
         stage(
-            partial(release.push, config, registry),
+            partial(release.push, config, train, registry),
             ("evaluate", "gate"),
             {"registry": "registry"},
             ("mlplatform", "recsys.stages.release"),

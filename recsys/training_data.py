@@ -4,7 +4,7 @@ Enters: datasets `positives`, `requests` and `impressions`, the transform and th
 Leaves: `Positives` and `Slates`, all int32 codes and rows, ready to be taken by batch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,9 @@ class Positives:
         return len(self.app)
 
     @classmethod
-    def read(cls, root: Path, days: list[int], transform: Transform, apps: AppTable) -> "Positives":
+    def read(
+        cls, root: Path, days: Sequence[int], transform: Transform, apps: AppTable
+    ) -> "Positives":
         """Positives of apps that the table knows; of the others nothing can be learned."""
         return cls.of(read_span(root, "positives", days), transform, apps)
 
@@ -87,7 +89,9 @@ class Slates:
         return len(self.app)
 
     @classmethod
-    def read(cls, root: Path, days: list[int], transform: Transform, apps: AppTable) -> "Slates":
+    def read(
+        cls, root: Path, days: Sequence[int], transform: Transform, apps: AppTable
+    ) -> "Slates":
         requests = read_span(root, "requests", days)
         impressions = read_span(root, "impressions", days)
         request_id = requests["request_id"].to_numpy()

@@ -1,12 +1,17 @@
 """The layers that both models are made of."""
 
+import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from mlplatform.training.state import named_variables
+from mlplatform.training.warm_start import Rows
 from mlplatform.transform.feature import Hashed
+from mlplatform.transform.transform import Transform
 from recsys.columns import Columns
 
 
@@ -34,6 +39,7 @@ class FieldEmbedding(tf.Module):
                 total += rows
             offsets.append(shared[feature.name])
         self.dim = dim
+        self.features = tuple(shared)  # whose codes the rows of the table are, in this order
         self.picked = None if picked == list(range(columns.width)) else picked
         self.width = len(picked) * dim
         self.offsets = np.array(offsets, dtype=np.int32)
@@ -77,3 +83,63 @@ class HistoryPooling(tf.Module):
         owned = tf.cast(rows > 0, tf.float32)
         total = tf.einsum("bhd,bh->bd", vectors, owned)
         return total / tf.maximum(tf.reduce_sum(owned, axis=1, keepdims=True), 1.0)
+
+
+class StableIds(tf.Module):
+    """Codes of columns -> ids that a value keeps while the vocabulary around it changes.
+
+    `[..., columns] int32 -> [..., columns] int64`.  A table of weights that is addressed by a hash
+    of these needs no mapping from one day to the next.
+    """
+
+    def __init__(self, columns: Columns, transform: Transform) -> None:
+        super().__init__(name="stable_ids")
+        tables, offsets, total = [np.zeros(1, np.int64)], [], 1
+        by_column = [f for f in columns.features for _ in range(f.width)]
+        for feature in by_column:
+            ids = transform.stable_ids(feature.name)
+            if (ids == np.arange(len(ids))).all():
+                offsets.append(-1)  # the code is the id
+            else:
+                offsets.append(total)
+                tables.append(ids)
+                total += len(ids)
+        self.offsets = np.array(offsets, dtype=np.int32)
+        self.table = np.concatenate(tables)
+        # Columns are told apart by what they hold, not by where they stand.
+        self.salts = np.array(
+            [
+                salt_of(f"{feature.name}[{place}]")
+                for feature in columns.features
+                for place in range(feature.width)
+            ]
+        )
+
+    def __call__(self, codes: tf.Tensor) -> tf.Tensor:
+        is_own = self.offsets < 0
+        at = tf.where(is_own, 0, codes + np.maximum(self.offsets, 0))
+        return tf.where(is_own, tf.cast(codes, tf.int64), tf.gather(self.table, at))
+
+
+def salt_of(name: str) -> int:
+    """A number for a name, to salt a hash with."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+
+
+def rows_of(model: tf.Module, transform: Transform, hashes: Mapping[str, str]) -> Rows:
+    """What the rows of a model's tables stand for, so that a child can be started from it.
+
+    hashes: of each variable that is addressed by a hash, how.
+    """
+    features = {
+        id(module.table): module.features
+        for module in model.submodules
+        if isinstance(module, FieldEmbedding)
+    }
+    tables = {
+        name: tuple(features[id(variable)])
+        for name, variable in named_variables(model).items()
+        if id(variable) in features
+    }
+    keys = {name: transform.row_keys(name) for names in tables.values() for name in names}
+    return Rows(tables, keys, transform.fingerprint, hashes)

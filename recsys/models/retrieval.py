@@ -21,12 +21,13 @@ import tf_keras
 from numpy.typing import NDArray
 
 from mlplatform.training.export import save_model
+from mlplatform.training.warm_start import Rows
 from mlplatform.transform.graph import TransformGraph
 from mlplatform.transform.transform import Transform
 from recsys import features
 from recsys.apps import AppTable
 from recsys.columns import Columns
-from recsys.models.layers import Dense, FieldEmbedding, HistoryPooling
+from recsys.models.layers import Dense, FieldEmbedding, HistoryPooling, rows_of
 
 EMBED_BATCH = 16_384
 
@@ -102,6 +103,10 @@ class TwoTower(tf.Module):
             self.settings.learning_rate, initial_accumulator_value=self.settings.accumulator
         )
         return [(adagrad, list(self.trainable_variables))]
+
+    def rows(self) -> Rows:
+        """What the rows of its tables stand for."""
+        return rows_of(self, self.transform, {})
 
     def embed_apps(self) -> NDArray[np.float32]:
         """Vectors of all apps, `[apps, dim]`, in the order of their ids."""

@@ -26,6 +26,7 @@ VECTORS = "app_vectors.npy"
 CATALOGUE = "catalogue.parquet"
 QUERY_TOWER = "query_tower"
 RANKER = "ranker"
+STATES = "states"  # where training ended, for the next one to begin at; no server reads it
 REQUEST_SCHEMA = "schema/requests/schema.pbtxt"
 
 

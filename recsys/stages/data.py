@@ -1,5 +1,7 @@
 """Stages from the world to a transform: data is made, joined, described, checked, analyzed."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
@@ -20,11 +22,21 @@ from recsys.config import RunConfig
 OBSERVABLE, TRUTH, EVENTS, SPANS = "observable", "truth", "events", "spans"
 BACKLOG_DAY = -1
 DATASETS = ("apps", "requests", "impressions", "positives")
+LOGGED = ("requests", "impressions")  # of these there is a serving log
 STATISTICS, SCHEMA = "statistics.pb", "schema.pbtxt"
 # Who comes and whence hardly changes from one day to the next: by 0.004 bits at most, seen in the
-# smallest world.  Numbers that grow with the log, as counters over a week do, are left out.
-DRIFTING = tuple(f.name for f in features.REQUEST if f.dtype == "string")
+# smallest world.  What users do changes with what they are shown, and is left out.
+DRIFTING = tuple(
+    f.name for f in features.REQUEST if f.dtype == "string" and f.name not in features.MOVING
+)
 DRIFT_LIMIT = 0.02  # bits
+# The same requests and impressions are to be served as they are trained on.
+SERVED = tuple(
+    f.name
+    for f in (*features.REQUEST, *features.IMPRESSION)
+    if f.name not in features.MOVING and not f.training_only
+)
+SKEW_LIMIT = 0.001  # bits; alike they differ by none, and nothing but rounding is allowed for
 
 
 def generate_world(config: RunConfig, context: Context) -> dict[str, Any]:
@@ -125,7 +137,7 @@ def compute_statistics(config: RunConfig, context: Context) -> dict[str, Any]:
 
 def infer_schema(config: RunConfig, context: Context) -> dict[str, Any]:
     """-> DATASET/schema.pbtxt: what the first training day looks like, and who must have what."""
-    statistics = _read_statistics(context)
+    statistics = read_statistics(context.inputs["compute_statistics"])
     n_features = 0
     for dataset in DATASETS:
         first = days_of(config, dataset)[0]
@@ -140,6 +152,8 @@ def infer_schema(config: RunConfig, context: Context) -> dict[str, Any]:
                 )
             if feature.name in DRIFTING:
                 feature.drift_comparator.jensen_shannon_divergence.threshold = DRIFT_LIMIT
+            if feature.name in SERVED and dataset in LOGGED:
+                feature.skew_comparator.jensen_shannon_divergence.threshold = SKEW_LIMIT
         _relax(schema)
         (context.output / dataset).mkdir()
         schemas.save_schema(schema, context.output / dataset / SCHEMA)
@@ -152,7 +166,7 @@ def validate(config: RunConfig, context: Context) -> dict[str, Any]:
 
     The message names the features, the span and some of the rows.
     """
-    statistics = _read_statistics(context)
+    statistics = read_statistics(context.inputs["compute_statistics"])
     root = context.inputs["join_examples"] / SPANS
     text = []
     for dataset in DATASETS:
@@ -175,8 +189,8 @@ def validate(config: RunConfig, context: Context) -> dict[str, Any]:
     return {"rows": len(text), "anomalies": 0}
 
 
-def analyze(config: RunConfig, context: Context) -> dict[str, Any]:
-    """-> transform.json: vocabularies and quantiles, from the training days alone."""
+def analyze(config: RunConfig, days: Sequence[int], context: Context) -> dict[str, Any]:
+    """-> transform.json: vocabularies and quantiles of some days, and of the catalogue."""
     from mlplatform.transform.analyze import analyze as analyze_features
 
     root = context.inputs["join_examples"] / SPANS
@@ -187,9 +201,9 @@ def analyze(config: RunConfig, context: Context) -> dict[str, Any]:
             "impressions": features.IMPRESSION,
         },
         {
-            "requests": span_files(root, "requests", config.days.train),
+            "requests": span_files(root, "requests", days),
             "apps": span_files(root, "apps", [config.days.evaluate]),
-            "impressions": span_files(root, "impressions", config.days.train),
+            "impressions": span_files(root, "impressions", days),
         },
     )
     transform.save(context.output / "transform.json")
@@ -206,7 +220,7 @@ def load_truth_of_the_morning(config: RunConfig, context: Context) -> tuple[Worl
     memory = Memory.load(
         context.inputs["simulate_days"] / TRUTH, world.apps.group, world.apps.category
     )
-    return world, memory
+    return world, memory.grown(len(world.users.activity))
 
 
 def days_of(config: RunConfig, dataset: str) -> list[int]:
@@ -216,8 +230,9 @@ def days_of(config: RunConfig, dataset: str) -> list[int]:
     return [*config.days.train, config.days.evaluate]
 
 
-def _read_statistics(context: Context) -> dict[str, statistics_pb2.DatasetFeatureStatistics]:
-    content = (context.inputs["compute_statistics"] / STATISTICS).read_bytes()
+def read_statistics(artifact: Path) -> dict[str, statistics_pb2.DatasetFeatureStatistics]:
+    """The statistics of each data set, by 'DATASET/DAY'."""
+    content = (artifact / STATISTICS).read_bytes()
     parsed = statistics_pb2.DatasetFeatureStatisticsList.FromString(content)
     return {one.name: one for one in parsed.datasets}
 

@@ -1,5 +1,6 @@
 """Stages between a trained model and a served one: evaluate, gate, push."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from mlplatform.registry.registry import Registry
 from mlplatform.training.runtime import tensorflow
 from recsys import evaluation
 from recsys.config import RunConfig
-from recsys.online.bundle import CATALOGUE, QUERY_TOWER, RANKER, TRANSFORM, Bundle
+from recsys.online.bundle import CATALOGUE, QUERY_TOWER, RANKER, STATES, TRANSFORM, Bundle
 from recsys.stages.data import BACKLOG_DAY, SPANS, load_truth_of_the_morning
 from recsys.stages.models import CURVE, LINEAR
 from recsys.training_data import Positives, Slates
@@ -30,7 +31,7 @@ BUNDLE, FIGURES, BLESSING = "bundle", "figures.json", "blessing.json"
 def evaluate(config: RunConfig, context: Context) -> dict[str, Any]:
     """-> bundle/, its parts put together; figures.json, what they are worth on the later day."""
     bundle_path = context.output / BUNDLE
-    _assemble(config, context, bundle_path)
+    assemble(config, context, bundle_path)
     bundle = Bundle.load(bundle_path)
     root = context.inputs["join_examples"] / SPANS
     day, seed, wanted = config.days.evaluate, config.seed, config.evaluation
@@ -95,13 +96,16 @@ def gate(config: RunConfig, context: Context) -> dict[str, Any]:
     return {"rows": len(thresholds), "blessed": True}
 
 
-def push(config: RunConfig, registry: Path, context: Context) -> dict[str, Any]:
-    """-> the registry's next version, labelled stable."""
+def push(
+    config: RunConfig, days: Sequence[int], registry: Path, context: Context
+) -> dict[str, Any]:
+    """-> the registry's next version, trained on some days, labelled stable."""
     manifest = {
         "blessing": read_json(context.inputs["gate"] / BLESSING),
         "figures": read_json(context.inputs["evaluate"] / FIGURES),
         "configuration": config.model_dump(mode="json"),
-        "spans": list(config.days.train),
+        "spans": list(days),
+        "transform": read_json(context.inputs["evaluate"] / BUNDLE / TRANSFORM)["fingerprint"],
     }
     version = Registry(registry).push(context.inputs["evaluate"] / BUNDLE, manifest)
     (context.output / "version.json").write_bytes(to_json({"version": version.number}))
@@ -112,11 +116,13 @@ def read_figures(stage: Path) -> dict[str, Interval]:
     return {name: Interval(**value) for name, value in read_json(stage / FIGURES).items()}
 
 
-def _assemble(config: RunConfig, context: Context, bundle: Path) -> None:
+def assemble(config: RunConfig, context: Context, bundle: Path) -> None:
     """Link every part into one directory; what only training needed stays behind."""
     retrieval, ranker = context.inputs["train_retrieval"], context.inputs["train_ranker"]
     link_tree(retrieval / QUERY_TOWER, bundle / QUERY_TOWER)
     link_tree(ranker / RANKER, bundle / RANKER)
+    for stage, name in ((retrieval, QUERY_TOWER), (ranker, RANKER)):
+        link_tree(stage / STATES / name, bundle / STATES / name)
     link_tree(context.inputs["build_index"], bundle)
     link_tree(retrieval, bundle, only="*.npy")
     link_tree(context.inputs["analyze"], bundle, only=TRANSFORM)

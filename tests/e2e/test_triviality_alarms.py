@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from mlplatform.evaluation.metrics import auc_of
+from mlplatform.training.batches import Batches
 from mlplatform.training.runtime import set_seed, tensorflow
-from mlplatform.training.trainer import Batches, train
+from mlplatform.training.trainer import train
 from recsys.evaluation import score_slates
 
 
@@ -73,7 +74,7 @@ def test_shuffled_labels_teach_nothing(finished: Path):
 
     set_seed(3)
     model = Ranker(transform, apps, RankerSettings(wide_buckets=65_536, seed=3))
-    train(model, Batches(training.batch, len(training), 128, 1, 3))
+    train(lambda: model, Batches(training.batch, len(training), 128, 1, 3))
 
     def rank(request, history, app, impression):
         arrays = (request, history, app, impression)

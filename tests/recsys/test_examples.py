@@ -14,6 +14,7 @@ from recsys.examples import (
     impressions_of,
     owned_lists,
     positives_of,
+    positives_reported,
     requests_of,
 )
 
@@ -298,6 +299,25 @@ class TestPositives:
         )
         rows = positives_of(log, log.history(), 0, 24.0)
         assert rows["network"].to_pylist() == ["wifi", None, "metered"]
+
+    def test_what_is_reported_late_is_a_positive_of_the_day_it_is_reported(self) -> None:
+        log = log_of(
+            day_of(
+                requests=[(7, 0, 1.0, "metered")],
+                installs=[(0, 2, 7, 1.1, 2.0), (0, 3, 7, 1.2, 30.0), (1, 2, None, 20.0, 54.0)],
+            ),
+            day_of(
+                requests=[(8, 1, 25.0, "wifi")],
+                installs=[(1, 3, 8, 25.1, 29.9), (1, 4, 8, 25.2, 30.1)],
+            ),
+        )
+        rows = positives_reported(log, log.history(), 30.0, 54.0)
+        assert rows["app_id"].to_pylist() == [3, 4]
+        assert rows["hour"].to_pylist() == [1.2, 25.2]
+        assert rows["network"].to_pylist() == ["metered", "wifi"]
+        assert owned_apps(rows) == [[], []]  # as of the hour of the install, not of the report
+        later = positives_reported(log, log.history(), 54.0, 78.0)
+        assert later["app_id"].to_pylist() == [2]
 
     def test_the_backlog_keeps_each_users_last_four(self) -> None:
         owned = [

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from mlplatform.data.validation.broken_rows import broken_rows
 from mlplatform.errors import InvalidArgument
 from mlplatform.pipeline import Workspace
-from mlplatform.training.trainer import Batches, train
+from mlplatform.training.batches import Batches
+from mlplatform.training.trainer import train
 from recsys import features
 from recsys.columns import Columns
 from recsys.models.ranking import Ranker, RankerSettings
@@ -155,7 +156,7 @@ def test_a_training_step_survives_every_row(recommender: Recommender) -> None:
         def take(at: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
             return {name: array[at] for name, array in arrays.items()}
 
-        ((_, loss),) = train(model, Batches(take, 4, 4, epochs=1, seed=0))
-        assert math.isfinite(loss)
+        (point,) = train(lambda: model, Batches(take, 4, 4, epochs=1, seed=0)).curve
+        assert math.isfinite(point.loss)
 
     check()

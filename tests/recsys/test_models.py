@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from mlplatform.training.batches import Batches
 from mlplatform.training.runtime import tensorflow
-from mlplatform.training.trainer import Batches, train
+from mlplatform.training.trainer import train
 from mlplatform.transform.feature import MISSING
 from mlplatform.transform.transform import Transform
 from recsys import features
@@ -17,6 +18,7 @@ from recsys.columns import Columns
 
 tf = tensorflow()
 
+from recsys.models.rankers import families  # noqa: E402
 from recsys.models.ranking import Ranker, RankerSettings  # noqa: E402
 from recsys.models.retrieval import TowerSettings, TwoTower  # noqa: E402
 
@@ -170,7 +172,7 @@ class TestTowers:
             }
 
         before = self.mean_loss(model, take(np.arange(ROWS)))
-        train(model, Batches(take, ROWS, 16, epochs=5, seed=1))
+        train(lambda: model, Batches(take, ROWS, 16, epochs=5, seed=1))
         assert self.mean_loss(model, take(np.arange(ROWS))) < before - 0.02
         return model
 
@@ -232,8 +234,8 @@ class TestRanker:
         def take(rows: Any) -> dict[str, Any]:
             return {name: array[rows] for name, array in slates.items()}
 
-        curve = train(model, Batches(take, ROWS, 16, epochs=6, seed=1))
-        assert curve[-1][0] == 6 * ROWS
+        curve = train(lambda: model, Batches(take, ROWS, 16, epochs=6, seed=1)).curve
+        assert curve[-1].examples == 6 * n
         after, _ = self.loss(model, slates)
         assert after < 0.8 * before
         # What it learned is that apps in even rows are installed.
@@ -254,13 +256,9 @@ class TestRanker:
         self, transform: Transform, apps: AppTable
     ) -> None:
         parts = {
-            kind: (model.wide is not None, model.deep is not None)
-            for kind in KINDS
-            for model in [Ranker(transform, apps, ranker_settings(kind))]
+            kind: set(Ranker(transform, apps, ranker_settings(kind)).parts) for kind in families()
         }
-        assert parts == {
-            "linear": (True, False), "deep": (False, True), "wide_deep": (True, True),
-        }  # fmt: skip
+        assert parts == {"linear": {"wide"}, "deep": {"deep"}, "wide_deep": {"wide", "deep"}}
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_padding_in_the_history_does_not_change_the_logits(

@@ -1,170 +1,184 @@
-"""The trainer: any model, any batches, one loop.
+"""The trainer: any model, any batches, one loop that survives being killed.
 
-Enters: a model that knows its loss and its optimizers, and batches of arrays.  Leaves: the loss
-curve; the model's variables have been trained in place.
+Enters: a function that builds a model which knows its loss and its optimizers, and batches of
+arrays.  Leaves: the trained model and its loss curve.
+
+With checkpoints, a run that is killed at any step and started again ends in the same variables and
+the same curve, bit for bit, if `set_seed` was called and the model draws nothing at random but by
+seeds out of its batches.  With a strategy, the replicas share every batch: totals and gradients are
+summed, so a loss that is a sum over rows trains as in one process.
 """
 
-import itertools
-import queue
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mlplatform.errors import FailedPrecondition
-from mlplatform.training.runtime import tensorflow
+from mlplatform.training import divergence
+from mlplatform.training.batches import Batches
+from mlplatform.training.checkpoints import Checkpoints, restore
+from mlplatform.training.curve import Point, best_of, is_out_of_patience
+from mlplatform.training.events import Events
+from mlplatform.training.held_out import HeldOut, Judge
+from mlplatform.training.learner import Learner, Model
+from mlplatform.training.replicas import Replicas
+from mlplatform.training.state import Optimizers, Variables
 
-Batch = Mapping[str, NDArray[Any]]
-PREFETCHED = 4
-LOSS_EVERY = 50
-SAMPLE_ROWS = 5  # named in an error
-
-
-class Trainable(Protocol):
-    """What the trainer asks of a model."""
-
-    def loss(self, batch: Mapping[str, Any]) -> tuple[Any, Any]:
-        """Total loss of one batch of tensors, and the number of examples in it: two scalars.
-
-        Gradients are those of the total, so that learning rates, accumulators and penalties keep
-        the scale that the papers give them for single examples.
-        """
-
-    def optimizers(self) -> list[tuple[Any, list[Any]]]:
-        """Each optimizer with the variables that it moves; together, all that are trained."""
+LOSS_EVERY = 50  # steps
 
 
 @dataclass(frozen=True)
-class Batches:
-    """Shuffled batches over `n_rows` rows, deterministic for a seed.
+class Trained(Generic[Model]):
+    """A model after training.
 
-    take: gives the arrays of the rows asked for; it runs in a thread beside the training step.
-    where: names rows in an error, as their span and key do; their numbers by default.
-    A rest smaller than `batch_size` is left out of its epoch, so all batches have one shape.
+    optimizers: with their slots, for `save_state`.
+    curve: a point every `LOSS_EVERY` steps, at every judgement and checkpoint, and at the end.
+    is_chief: whether this process, of those that trained together, is the one to save the model.
     """
 
-    take: Callable[[NDArray[np.int64]], Batch]
-    n_rows: int
-    batch_size: int
-    epochs: int
-    seed: int
-    where: Callable[[NDArray[np.int64]], str] = lambda rows: f"rows {', '.join(map(str, rows))}"
-
-    @property
-    def steps(self) -> int:
-        return self.epochs * (self.n_rows // self.batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        if self.n_rows < self.batch_size:
-            raise FailedPrecondition(
-                f"a batch takes {self.batch_size} rows, but there are only {self.n_rows}; "
-                "set a smaller batch_size or generate more data"
-            )
-        return _prefetch(map(self.take, self.rows()))
-
-    def rows(self) -> Iterator[NDArray[np.int64]]:
-        """The rows of every batch."""
-        for epoch in range(self.epochs):
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.n_rows)
-            for start in range(0, self.n_rows - self.batch_size + 1, self.batch_size):
-                # Sorted rows are gathered faster; within a batch the order has no effect.
-                yield np.sort(order[start : start + self.batch_size])
+    model: Model
+    optimizers: Optimizers
+    curve: tuple[Point, ...]
+    is_chief: bool
 
 
 def train(
-    model: Trainable, batches: Batches, advance: Callable[[int], None] = lambda rows: None
-) -> list[tuple[int, float]]:
-    """Run through `batches` once; return the curve of (rows seen, mean loss since the last).
+    build: Callable[[], Model],
+    batches: Batches,
+    advance: Callable[[int], None] = lambda rows: None,
+    *,
+    held_out: HeldOut | None = None,
+    checkpoints: Checkpoints | None = None,
+    events: Path | None = None,
+    begin: Callable[[Model, Variables, Mapping[str, Variables]], None] = lambda *_: None,
+    strategy: Any | None = None,
+) -> Trained[Model]:
+    """Run through `batches` once, or until the held-out loss stops falling.
 
-    `advance` is told the number of rows after every step.
+    build: makes the model, in the strategy's scope.
+    advance: is told the number of rows after every step, and of those done before a kill at once.
+    held_out: what the model is judged by; in the end it has the variables it was judged best with.
+    checkpoints: where the run is kept, and gone on with if it is there.
+    events: a directory for TensorBoard's event files.
+    begin: is given the model, its variables by name, and their optimizers' slots by name and slot,
+        before the first step of a run that begins; it may set them.
+    strategy: a `tf.distribute.Strategy`; every process of a MultiWorkerMirroredStrategy calls
+        `train` with the same arguments, and the chief alone writes.
 
     Raises:
-        FailedPrecondition: the loss became NaN or infinite, and the variables of no use; the
-            message names the step, the input at fault and some of its rows, where there is one.
+        FailedPrecondition: a loss or a variable became NaN or infinite, and the variables are of
+            no use; the message names the step, the input at fault and some of its rows, where
+            there is one.  Or: too few rows for a batch; a batch that the replicas cannot share
+            evenly; the checkpoints are another run's.
+        InvalidArgument: an optimizer moves what the model does not hold.
+        ResourceExhausted: no room is left for a checkpoint.
     """
-    tf = tensorflow()
-    groups = model.optimizers()
-    variables = [variable for _, group in groups for variable in group]
-
-    @tf.function(reduce_retracing=True)
-    def step(batch: Mapping[str, Any]) -> Any:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            for variable in variables:
-                tape.watch(variable)
-            total, examples = model.loss(batch)
-        gradients = iter(tape.gradient(total, variables))
-        for optimizer, group in groups:
-            optimizer.apply_gradients([(next(gradients), variable) for variable in group])
-        return total, examples
-
-    curve: list[tuple[int, float]] = []
-    pending: list[Any] = []
-    rows = 0
-    for number, batch in enumerate(batches, start=1):
-        pending.append(step({name: tf.convert_to_tensor(array) for name, array in batch.items()}))
-        rows += batches.batch_size
-        advance(batches.batch_size)
-        if number % LOSS_EVERY == 0 or number == batches.steps:
-            totals, examples = np.array([(total.numpy(), float(n)) for total, n in pending]).T
-            if not np.isfinite(totals).all():
-                bad = int(np.flatnonzero(~np.isfinite(totals))[0])
-                _explain(totals[bad], number - len(pending) + bad, batches)
+    replicas = Replicas.of(strategy)
+    intervals = [LOSS_EVERY]
+    batches.check(replicas.count)
+    if held_out is not None:
+        held_out.batches.check(replicas.count)
+        intervals.append(held_out.every)
+    if checkpoints is not None:
+        intervals.append(checkpoints.every)
+    with ExitStack() as stack:
+        stack.enter_context(replicas.strategy.scope())
+        learner = Learner(build, replicas)
+        judge = None if held_out is None else Judge(learner.model, held_out, replicas)
+        identity = _identity(batches, held_out, learner)
+        curve: list[Point] = []
+        if checkpoints is not None:
+            curve = _resume(checkpoints, learner, identity)
+            replicas.check_agreed(_step(curve), str(checkpoints.directory))
+        start = kept = _step(curve)
+        if start:
+            advance(start * batches.batch_size)
+        else:
+            begin(learner.model, learner.variables, learner.slots)
+        log = None
+        if events is not None and replicas.is_chief:
+            log = stack.enter_context(closing(Events(events, _examples(curve))))
+        read = stack.enter_context(closing(replicas.read(batches, start)))
+        pending: list[Any] = []
+        for step in range(start + 1, batches.steps + 1):
+            if held_out is not None and is_out_of_patience(curve, held_out.patience):
+                break
+            pending.append(learner.learn(next(read)))
+            advance(batches.batch_size)
+            is_last = step == batches.steps
+            if not is_last and all(step % every for every in intervals):
+                continue
+            loss, examples = _mean_loss(pending, step, batches)
             pending.clear()
-            curve.append((rows, float(totals.sum() / examples.sum())))
+            point = Point(step, _examples(curve) + examples, loss)
+            if judge is not None and (is_last or step % judge.every == 0):
+                held_out_loss, metrics = judge.means(step)
+                point = replace(point, held_out=held_out_loss, metrics=metrics)
+            curve.append(point)
+            if best_of(curve) is point:
+                learner.keep_best()
+            if is_last or (checkpoints is not None and step % checkpoints.every == 0):
+                divergence.check_variables(learner.variables, batches, step)
+                if checkpoints is not None and replicas.is_chief:
+                    checkpoints.write(learner.everything(), curve, identity, kept)
+                    kept = step
+            if log is not None:
+                log.add(point)
+        best = best_of(curve)
+        if best is not None and best is not curve[-1]:
+            learner.restore_best()
+    return Trained(learner.model, learner.optimizers, tuple(curve), replicas.is_chief)
+
+
+def _resume(
+    checkpoints: Checkpoints, learner: Learner[Any], identity: Mapping[str, Any]
+) -> list[Point]:
+    """Set the learner as the newest checkpoint has it; -> the curve so far."""
+    found = checkpoints.newest(identity)
+    if found is None:
+        return []
+    path, curve = found
+    if best_of(curve) is not None:
+        learner.keep_best()  # makes the copy that is set next
+    restore(path, learner.everything())
     return curve
 
 
-def _explain(loss: float, step: int, batches: Batches) -> NoReturn:
-    """Say why the loss of a step, counted from 0, is not finite: make its batch anew and look."""
-    rows = next(itertools.islice(batches.rows(), step, None))
-    for name, array in batches.take(rows).items():
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            bad = ~np.isfinite(array)
-            message = f"input {name!r} is {array[bad][0]}"
-            if len(array) == len(rows):
-                of_rows = np.asarray(bad.reshape(len(rows), -1).any(axis=1))
-                message += f" in {batches.where(rows[of_rows][:SAMPLE_ROWS])}"
-            break
-    else:
-        message = (
-            f"all inputs are finite, so learning diverged: lower the learning rate "
-            f"(the step learned from {batches.where(rows[:SAMPLE_ROWS])} and others)"
-        )
-    raise FailedPrecondition(f"the loss became {loss} in step {step + 1}: {message}")
+def _identity(batches: Batches, held_out: HeldOut | None, learner: Learner[Any]) -> dict[str, Any]:
+    """What the trainer itself knows of a run, JSON."""
+    identity: dict[str, Any] = {"batches": _sizes(batches)}
+    if held_out is not None:
+        identity["held-out batches"] = _sizes(held_out.batches)
+        identity["held-out every"] = held_out.every
+    for name, variable in learner.variables.items():
+        identity[f"variable {name}"] = {
+            "dtype": variable.dtype.name,
+            "shape": variable.shape.as_list(),
+            "slots": sorted(learner.slots.get(name, {})),
+        }
+    return identity
 
 
-def _prefetch(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Make batches in a thread of their own, a few ahead; an error there is raised here."""
-    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(PREFETCHED)
-    stopped = threading.Event()
+def _sizes(batches: Batches) -> dict[str, int]:
+    return {name: getattr(batches, name) for name in ("n_rows", "batch_size", "epochs", "seed")}
 
-    def put(item: Batch | BaseException | None) -> None:
-        while not stopped.is_set():
-            try:
-                return ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
 
-    def produce() -> None:
-        try:
-            for batch in batches:
-                put(batch)
-                if stopped.is_set():
-                    return
-            put(None)
-        except BaseException as error:
-            put(error)
+def _step(curve: Sequence[Point]) -> int:
+    return curve[-1].step if curve else 0
 
-    producer = threading.Thread(target=produce, name="prefetch", daemon=True)
-    producer.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stopped.set()
-        producer.join()
+
+def _examples(curve: Sequence[Point]) -> float:
+    return curve[-1].examples if curve else 0.0
+
+
+def _mean_loss(pending: Sequence[Any], step: int, batches: Batches) -> tuple[float, float]:
+    """The mean loss an example of the last steps, the last of them `step`; and their examples."""
+    totals, examples = np.array([sums.numpy() for sums in pending]).T
+    if not np.isfinite(totals).all():
+        bad = int(np.flatnonzero(~np.isfinite(totals))[0])
+        number = step - len(pending) + bad
+        divergence.refuse(f"the loss became {totals[bad]} in step {number + 1}", batches, number)
+    return float(totals.sum() / examples.sum()), float(examples.sum())

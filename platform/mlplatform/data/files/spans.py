@@ -3,6 +3,7 @@
 Enters: an Arrow table.  Leaves: `ROOT/DATASET/day=NNN/part-0.parquet`, whole or absent.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,7 +36,7 @@ def write_parquet(table: pa.Table, path: Path) -> None:
     )
 
 
-def span_files(root: Path, dataset: str, days: range | list[int]) -> list[Path]:
+def span_files(root: Path, dataset: str, days: Sequence[int]) -> list[Path]:
     """The Parquet files of some days of a dataset.
 
     Raises:
@@ -54,7 +55,7 @@ def span_files(root: Path, dataset: str, days: range | list[int]) -> list[Path]:
 
 
 def read_span(
-    root: Path, dataset: str, days: range | list[int], columns: list[str] | None = None
+    root: Path, dataset: str, days: Sequence[int], columns: list[str] | None = None
 ) -> pa.Table:
     """All rows of some days of a dataset, day by day.
 

@@ -1,0 +1,73 @@
+"""A small network over embeddings of all fields: the deep part alone.
+
+Trained with AdaGrad.  The first layer is a user half, an app half and a product of both, so serving
+can compute the app half ahead (Cheng et al., Wide & Deep, 2016, section 3.2).
+"""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import tensorflow as tf
+import tf_keras
+
+from recsys import features
+from recsys.models.layers import Dense, FieldEmbedding, HistoryPooling
+
+if TYPE_CHECKING:
+    from recsys.models.ranking import Ranker
+
+
+class Deep(tf.Module):
+    """Embeddings of all fields, then two hidden layers."""
+
+    hashes: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, ranker: "Ranker") -> None:
+        super().__init__(name="deep")
+        s, seed = ranker.settings, ranker.settings.seed
+        self.settings = s
+        first, second = s.hidden
+        self.app_codes = ranker.app_codes
+        self.request_fields = FieldEmbedding(
+            ranker.request, [f.name for f in features.REQUEST], s.field_dim, seed + 10
+        )
+        self.history = HistoryPooling(ranker.app, features.HISTORY_VIEW, s.field_dim, seed + 20)
+        self.app_fields = FieldEmbedding(
+            ranker.app, [f.name for f in features.APP], s.field_dim, seed + 40
+        )
+        self.impression_fields = FieldEmbedding(
+            ranker.impression, [f.name for f in features.IMPRESSION], s.field_dim, seed + 60
+        )
+        user_width = self.request_fields.width + self.history.width
+        app_width = self.app_fields.width
+        self.user_half = Dense(user_width, first, seed + 70)
+        self.app_half = Dense(app_width, first, seed + 71, bias=False)
+        self.impression_half = Dense(self.impression_fields.width, first, seed + 72, bias=False)
+        self.user_factor = Dense(user_width, s.product, seed + 73)
+        self.app_factor = Dense(app_width, s.product, seed + 74)
+        self.product_half = Dense(s.product, first, seed + 75, bias=False)
+        self.second = Dense(first, second, seed + 76)
+        self.out = Dense(second, 1, seed + 77, bias=False)
+
+    def __call__(
+        self, request: tf.Tensor, history: tf.Tensor, app: tf.Tensor, impression: tf.Tensor
+    ) -> tf.Tensor:
+        """-> `[b, k]`."""
+        user = tf.concat([self.request_fields(request), self.history(history, self.app_codes)], 1)
+        item = self.app_fields(app)
+        product = self.user_factor(user)[:, None, :] * self.app_factor(item)
+        hidden = tf.nn.relu(
+            self.user_half(user)[:, None, :]
+            + self.app_half(item)
+            + self.impression_half(self.impression_fields(impression))
+            + self.product_half(product)
+        )
+        return self.out(tf.nn.relu(self.second(hidden)))[:, :, 0]
+
+    def optimizer(self) -> Any:
+        s = self.settings
+        return tf_keras.optimizers.legacy.Adagrad(
+            s.deep_rate, initial_accumulator_value=s.accumulator
+        )
+
+
+PARTS = (Deep,)
