@@ -4,7 +4,7 @@ The world answers from it, so that owned apps are not installed again, complemen
 substitutes push and repetition tires.  It is a function of the events before a day.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,16 @@ class Memory:
             np.zeros((n_users, n_categories), dtype=np.int16),
             np.empty(0, dtype=np.uint64),
         )
+
+    def grown(self, n_users: int) -> "Memory":
+        """The same with room for users who have signed up since; they own and have seen nothing."""
+        state = {}
+        for name in ("owned", "owned_group", "n_owned", "category_counts"):
+            known = getattr(self, name)
+            empty = -1 if name.startswith("owned") else 0
+            new = np.full((n_users - len(known), *known.shape[1:]), empty, known.dtype)
+            state[name] = np.concatenate([known, new])
+        return replace(self, **state)
 
     def save(self, directory: Path) -> None:
         """Write the state as plain .npy files, `memory.*`."""

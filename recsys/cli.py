@@ -50,6 +50,37 @@ def run(
 
 
 @app.command()
+def loop(
+    days: Annotated[int, typer.Option(min=1, help="How many, after those of the main job.")] = 7,
+    config: Annotated[
+        str, typer.Option(help="tiny, small, full, or a YAML file's path.")
+    ] = "small",
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="DAY:NAME, a drill: a fault planted in a day's rows; may be repeated."),
+    ] = None,
+    workspace: WorkspaceOption = WORKSPACE,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve, learn from it, judge, push: day after day.  Killed, it goes on where it was."""
+    from recsys.config import load_config
+
+    settings = load_config(config)
+
+    from mlplatform.pipeline import Workspace
+    from recsys import report
+    from recsys.loop import loop as run_days
+    from recsys.loop import parse_faults
+
+    first = settings.days.evaluate
+    faults = parse_faults(fault or [], range(first, first + days))
+    opened = Workspace(workspace)
+    with opened.locked(), report.Terminal() as terminal:
+        found = list(run_days(settings, opened, days, terminal, faults))
+    report.show_days(opened, found, as_json=as_json)
+
+
+@app.command()
 def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="HTTP port.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

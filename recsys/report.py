@@ -7,10 +7,11 @@ Enters: the stages' records and figures.  Leaves: text on the terminal, JSON for
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jinja2
 from rich.console import Console
@@ -23,7 +24,10 @@ from mlplatform.evaluation.metrics import Interval
 from mlplatform.pipeline import Progress, Record, Workspace
 from mlplatform.registry.registry import Registry
 
-PAGE = "report.html"
+if TYPE_CHECKING:
+    from recsys.loop import Day
+
+PAGE, LOOP = "report.html", "loop.json"
 _PLAIN_SECONDS = 10.0
 
 
@@ -137,6 +141,37 @@ def show(workspace: Workspace, records: Mapping[str, Record], *, as_json: bool) 
         f"bundle version {version}, {worked:.0f} s of work, peak {peak:,.0f} MB\nreport: {page}",
         highlight=False,
     )
+
+
+def show_days(workspace: Workspace, days: Sequence["Day"], *, as_json: bool) -> None:
+    """Print what came of each day of the loop, and keep it as `loop.json`."""
+    content = [asdict(day) for day in days]
+    artifacts.write_file_atomically(workspace.root / LOOP, artifacts.to_json(content))
+    if as_json:
+        print(json.dumps(content, indent=1))
+        return
+    table = Table(title="Days of the loop")
+    for column in (
+        "day", "rows", "anomalies", "training, s", "AUC", "of current", "recall@100",
+        "of current", "gate", "version", "installs/request",
+    ):  # fmt: skip
+        table.add_column(column, justify="right")
+    for day in days:
+        gate = "refused" if day.refused else "passed" if day.learned_from else ""
+        metrics = [
+            f"{day.figures[name]:.4f}" if name in day.figures else ""
+            for name in ("AUC: candidate", "AUC: current", "recall@100: candidate",
+                         "recall@100: current")
+        ]  # fmt: skip
+        table.add_row(
+            str(day.day), f"{day.rows:,}", str(day.anomalies), f"{day.training_seconds:.1f}",
+            *metrics, gate, str(day.version), f"{day.installs_per_request:.4f}",
+        )  # fmt: skip
+    console = Console(width=None if sys.stdout.isatty() else 130)
+    console.print(table)
+    for day in days:
+        for line in day.refused:
+            console.print(f"day {day.day}: {line}", highlight=False, markup=False)
 
 
 def show_answer(answer: Mapping[str, Any], *, as_json: bool) -> None:

@@ -5,7 +5,7 @@ Enters: visits and a recommender.  Leaves: two tables of features as served, `re
 world has to be told: slates and propensities.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,16 +62,21 @@ def requests_of(store: FeatureStore, visits: Visits) -> pa.Table:
 
 
 def serve(
-    recommender: Recommender, visits: Visits, version: int, exploration: float, seed: int
+    recommender: Recommender,
+    visits: Visits,
+    version: int,
+    exploration: float,
+    seed: int,
+    advance: Callable[[int], None] = lambda visits: None,
 ) -> Served:
-    """Answer visits, with some exploration, and log it.
+    """Answer visits, with some exploration, and log it; `advance` is told how many are answered.
 
     Args:
         version: of the recommender's bundle.
         exploration: share of all places, see `explore`.
     """
     asked = requests_of(recommender.store, visits)
-    answer = recommender.recommend(asked, SLATE)
+    answer = recommender.recommend(asked, SLATE, advance)
     slates, propensities = explore(answer, visits.request_id, exploration, seed)
     row, place = np.nonzero(slates >= 0)
     app = slates[row, place]

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import psutil
@@ -143,8 +144,16 @@ class Workspace:
                 artifacts.remove_tree(other)
 
 
-def run(stages: Sequence[Stage], workspace: Workspace, observer: Observer) -> dict[str, Record]:
+def run(
+    stages: Sequence[Stage],
+    workspace: Workspace,
+    observer: Observer,
+    before: Mapping[str, Record] = MappingProxyType({}),
+) -> dict[str, Record]:
     """Run the stages that are not finished, in order; return the record of each.
+
+    Args:
+        before: records of an earlier call, whose artifacts these stages may read.
 
     Raises:
         InvalidArgument: a stage reads an artifact that no earlier stage writes.
@@ -152,12 +161,13 @@ def run(stages: Sequence[Stage], workspace: Workspace, observer: Observer) -> di
     """
     records: dict[str, Record] = {}
     for stage in stages:
-        missing = [name for name in stage.inputs if name not in records]
+        known = {**before, **records}
+        missing = [name for name in stage.inputs if name not in known]
         if missing:
             raise InvalidArgument(
                 f"stage {stage.name!r} reads {missing}, which no stage before it writes"
             )
-        inputs = {name: records[name].fingerprint for name in stage.inputs}
+        inputs = {name: known[name].fingerprint for name in stage.inputs}
         fingerprint = _fingerprint(stage, inputs)
         artifact = workspace.artifact(stage.name, fingerprint)
         if (artifact / RECORD).exists():

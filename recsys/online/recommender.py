@@ -4,7 +4,7 @@ Enters: raw request features and the bundle.  Leaves: for each request, k app id
 Candidates come from two sources: the index, and the newest apps, which no log can speak for yet.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,19 +66,23 @@ class Recommender:
         """Requests as raw feature rows -> the table that `recommend` takes."""
         return pa.Table.from_pylist(list(rows), schema=REQUEST_SCHEMA)
 
-    def recommend(self, requests: pa.Table, k: int) -> Recommendations:
+    def recommend(
+        self, requests: pa.Table, k: int, advance: Callable[[int], None] = lambda requests: None
+    ) -> Recommendations:
         """The best k apps of each request.
 
         Args:
             requests: as `REQUEST_SCHEMA`, one row a request.
             k: at most `CANDIDATES`.
+            advance: told now and then how many more requests are answered.
         """
         if not 1 <= k <= CANDIDATES:
             raise InvalidArgument(f"k must be from 1 to {CANDIDATES}, got {k}")
-        parts = [
-            self._recommend_block(requests.slice(at, BLOCK), k)
-            for at in range(0, len(requests), BLOCK)
-        ]
+        parts = []
+        for at in range(0, len(requests), BLOCK):
+            block = requests.slice(at, BLOCK)
+            parts.append(self._recommend_block(block, k))
+            advance(len(block))
         return Recommendations(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
     def sources(self, app_ids: Int) -> list[str]:

@@ -93,3 +93,14 @@ def test_pairs_have_keys_of_their_own_in_order():
     users[-1], apps[-1] = 2**31 - 1, 2**31 - 1
     keys = pair_key(users, apps)
     assert (np.diff(keys.astype(object)) > 0).all()
+
+
+def test_new_users_own_nothing_and_the_others_what_they_owned(memory):
+    memory.install(ints(0, 2), ints(10, 11))
+    memory.show(ints(1), ints(12))
+    grown = memory.grown(5)
+    assert [owned_by(grown, user) for user in range(5)] == [{10}, set(), {11}, set(), set()]
+    assert grown.times_shown(ints(1, 4), ints(12, 12)).tolist() == [1, 0]
+    grown.install(ints(4), ints(13))
+    assert owned_by(grown, 4) == {13}
+    assert grown.category_counts.shape == (5, 4)

@@ -1,0 +1,321 @@
+"""Stages of one day of the loop, which is `config.days.evaluate`.
+
+    open_day ─► join_day ─► validate_day ─► (analyze, train…, build_index) ─► judge_day ─► push
+      ─► close_day
+
+The day begins with yesterday's bundle.  At SWITCH_HOUR a model that has learned from yesterday is
+judged on the hours since midnight; if it is better, the rest of the day is its own.  An artifact
+here holds what the main job's artifact of the same kind holds, so that every day can follow it.
+"""
+
+from copy import deepcopy
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import statistics_pb2
+
+from data_gen import faults, sessions
+from data_gen.world import Requests
+from mlplatform.artifacts import hash_files, link_tree, read_json, to_json
+from mlplatform.data.files.spans import (
+    read_parquet,
+    read_span,
+    span_files,
+    span_path,
+    write_parquet,
+    write_span,
+)
+from mlplatform.data.schemas.schema import load_schema
+from mlplatform.data.skew.compare import compare_by_key
+from mlplatform.data.validation.broken_rows import find_broken_rows
+from mlplatform.data.validation.validate import require_no_anomalies
+from mlplatform.data.validation.validate import validate as validate_statistics
+from mlplatform.errors import AnomaliesFound
+from mlplatform.evaluation.gate import Threshold, judge
+from mlplatform.pipeline import Context
+from mlplatform.registry.registry import Registry, Version
+from recsys import evaluation, examples, features
+from recsys.config import RunConfig
+from recsys.online.bundle import Bundle
+from recsys.online.feature_store import FeatureStore
+from recsys.online.recommender import Recommender
+from recsys.serving_log import KEYS, Served, Visits, serve
+from recsys.serving_skew import join_requests
+from recsys.stages.data import (
+    EVENTS,
+    LOGGED,
+    OBSERVABLE,
+    SCHEMA,
+    SPANS,
+    STATISTICS,
+    TRUTH,
+    load_truth_of_the_morning,
+    read_statistics,
+)
+from recsys.stages.release import BLESSING, BUNDLE, FIGURES, assemble
+
+SWITCH_HOUR = 6.0
+LOG, VERDICT, SHOWN = "log", "verdict.json", "shown.npz"
+# Joined anew every day; the catalogue is a snapshot of the morning.
+JOINED = ("requests", "impressions", "positives")
+
+
+def open_day(config: RunConfig, registry: Path, context: Context) -> dict[str, Any]:
+    """-> the first hours under yesterday's bundle: events/, log/, and what was shown."""
+    world, memory = load_truth_of_the_morning(config, context)
+    day = config.days.evaluate
+    visits = sessions.visits(world, day)
+    visits = visits.take(np.flatnonzero(visits.hour < 24.0 * day + SWITCH_HOUR))
+    served = _serve(config, registry, visits, context)
+    played = sessions.play_day(
+        world, deepcopy(memory), day, visits, served.slates, served.propensities
+    )
+    known = played.installs["arrival_hour"].to_numpy() < 24.0 * day + SWITCH_HOUR
+    _write_events(context.output, day, replace(played, installs=played.installs.filter(known)))
+    _write_log(context.output, served)
+    return {"rows": len(visits)}
+
+
+def join_day(config: RunConfig, fault: str | None, context: Context) -> dict[str, Any]:
+    """-> spans/: yesterday in full, today's first hours, and the days before in the window.
+
+    fault: planted in yesterday's rows, for a drill.
+    """
+    day = config.days.evaluate
+    log = examples.EventLog.read(
+        context.inputs["generate_world"] / OBSERVABLE, context.inputs["simulate_days"] / EVENTS
+    )
+    morning = {
+        name: read_parquet(_events(context.inputs["open_day"], day) / f"{name}.parquet")
+        for name in examples.EVENT_TABLES
+    }
+    log = replace(log, days=(*log.days, morning))
+    history = log.history()
+    root = context.output / SPANS
+    for dataset in JOINED:
+        for before in range(day - config.loop.window, day - 1):
+            source = span_path(context.inputs["join_examples"] / SPANS, dataset, before)
+            link_tree(source, span_path(root, dataset, before))
+    known_by = 24.0 * day + SWITCH_HOUR
+    rows = 0
+    for one, since in ((day - 1, known_by - 24.0), (day, 24.0 * day)):
+        counters = examples.AppCounters.of(log, one)
+        tables = {
+            "requests": examples.requests_of(log, history, one),
+            "impressions": examples.impressions_of(log, counters, one, known_by),
+            "positives": examples.positives_reported(log, history, since, known_by),
+        }
+        for dataset, table in tables.items():
+            if fault and one < day:
+                table = faults.plant(fault, table)
+            write_span(root, dataset, one, table)
+            rows += len(table)
+    write_span(root, "apps", day, log.apps_by(day))
+    return {"rows": rows}
+
+
+def validate_day(config: RunConfig, context: Context) -> dict[str, Any]:
+    """-> verdict.json: whether yesterday may be learned from, and if not why; statistics.pb.
+
+    Against the schema; against the day before, for drift; against the serving log, for skew.
+    """
+    from mlplatform.data.statistics.compute import compute_statistics
+
+    yesterday = config.days.evaluate - 1
+    root, log = context.inputs["join_examples"] / SPANS, context.inputs["simulate_days"] / LOG
+    files = {dataset: span_files(root, dataset, [yesterday]) for dataset in JOINED}
+    served = {f"served {name}": [log / f"{name}.parquet"] for name in LOGGED}
+    computed = compute_statistics(
+        {f"{dataset}/{yesterday}": paths for dataset, paths in files.items()} | served
+    )
+    found = {one.name: one for one in computed.datasets}
+    before = read_statistics(context.inputs["compute_statistics"])
+    why: list[str] = []
+    texts: list[str] = []
+    n_anomalies = 0
+    for dataset in JOINED:
+        schema = load_schema(context.inputs["infer_schema"] / dataset / SCHEMA)
+        anomalies = validate_statistics(
+            found[f"{dataset}/{yesterday}"],
+            schema,
+            environment=features.TRAINING,
+            previous=_latest(before, dataset, yesterday),
+            serving=found.get(f"served {dataset}"),
+        )
+        broken = find_broken_rows(
+            files[dataset], schema, anomalies, environment=features.TRAINING, samples=1
+        )
+        try:
+            require_no_anomalies(anomalies, f"span {dataset}/{yesterday}", broken)
+        except AnomaliesFound as error:
+            why.append(str(error))
+        n_anomalies += len(anomalies.anomaly_info)
+        anomalies.ClearField("baseline")
+        texts.append(f"# {dataset}/{yesterday}\n{text_format.MessageToString(anomalies)}")
+    skewed = _joined_skew(config, root, log, yesterday)
+    why += [f"{name}: served otherwise in {share:.1%} of the rows" for name, share in skewed]
+    (context.output / "anomalies.pbtxt").write_text("".join(texts), encoding="utf-8")
+    (context.output / VERDICT).write_bytes(to_json({"day": yesterday, "why": why}))
+    kept = context.inputs["compute_statistics"] / STATISTICS
+    if why:  # tomorrow is compared with the last day that could be trusted
+        link_tree(kept.parent, context.output, only=STATISTICS)
+    else:
+        trusted = statistics_pb2.DatasetFeatureStatisticsList(
+            datasets=[one for one in computed.datasets if one.name not in served]
+        )
+        (context.output / STATISTICS).write_bytes(trusted.SerializeToString(deterministic=True))
+    rows = sum(one.num_examples for one in found.values())
+    return {"rows": rows, "anomalies": n_anomalies, "skewed": len(skewed), "accepted": not why}
+
+
+def judge_day(config: RunConfig, registry: Path, context: Context) -> dict[str, Any]:
+    """-> bundle/, figures.json, blessing.json: the new model against the one that serves.
+
+    On the same rows, of the hours since midnight.
+    """
+    assemble(config, context, context.output / BUNDLE)
+    figures = evaluation.compare_bundles(
+        Bundle.load(context.output / BUNDLE),
+        Bundle.load(current_version(registry, context).path),
+        context.inputs["join_examples"] / SPANS,
+        config.days.evaluate,
+        requests=config.loop.requests,
+        installs=config.evaluation.installs,
+        queries=config.evaluation.queries,
+        seed=config.seed,
+    )
+    wanted, allowed = config.gate, config.loop
+    thresholds = [
+        Threshold("index recall@100", "a coarser index loses apps the towers would find",
+                  above=wanted.index_recall),
+        Threshold("AUC: candidate", "a ranker this weak is no better than popularity",
+                  above=wanted.auc_low),
+        Threshold("AUC: candidate", "nothing honest is this good here: look for a leaked label",
+                  below=wanted.auc_high),
+        Threshold("AUC: candidate - current", "the model in service ranks better",
+                  above=-allowed.auc_loss),
+        Threshold("recall@100: candidate - current", "the model in service finds more",
+                  above=-allowed.recall_loss),
+    ]  # fmt: skip
+    blessing = judge(figures, thresholds, hash_files(context.output / BUNDLE))
+    content = {name: asdict(figure) for name, figure in figures.items()}
+    (context.output / FIGURES).write_bytes(to_json(content))
+    (context.output / BLESSING).write_bytes(to_json(blessing))
+    failed = [check["figure"] for check in blessing["checks"] if not check["passed"]]
+    shown = ("AUC: candidate", "AUC: current", "recall@100: candidate", "recall@100: current")
+    return {
+        "rows": int(figures["impressions"].value),
+        "blessed": blessing["blessed"],
+        "failed": failed,
+    } | {name: figures[name].value for name in shown}
+
+
+def close_day(config: RunConfig, registry: Path, context: Context) -> dict[str, Any]:
+    """-> events/ of all days, log/ of this one, and the world as it is the next morning."""
+    world, memory = load_truth_of_the_morning(config, context)
+    day = config.days.evaluate
+    visits = sessions.visits(world, day)
+    late = np.flatnonzero(visits.hour >= 24.0 * day + SWITCH_HOUR)
+    served = _serve(config, registry, visits.take(late), context)
+    morning = context.inputs["open_day"]
+    shown = np.load(morning / SHOWN, allow_pickle=False)
+    # Visits come in order of time, so the first hours are the first rows.
+    slates = np.concatenate([shown["slates"], served.slates])
+    propensities = np.concatenate([shown["propensities"], served.propensities])
+    played = sessions.play_day(world, memory, day, visits, slates, propensities)
+    for before in range(day):
+        link_tree(_events(context.inputs["simulate_days"], before), _events(context.output, before))
+    _write_events(context.output, day, played)
+    _write_log(context.output, served, before=morning)
+    (context.output / TRUTH).mkdir()
+    memory.save(context.output / TRUTH)
+    installs = len(played.installs) - played.installs["request_id"].null_count
+    n_shown = len(played.impressions)
+    return {
+        "rows": n_shown,
+        "version": current_version(registry, context).number,
+        "requests": len(visits),
+        "installs per impression": installs / n_shown,
+        "installs per request": installs / len(visits),
+    }
+
+
+def current_version(registry: Path, context: Context) -> Version:
+    """The version that the last push, be it of another day, brought into service."""
+    number = read_json(context.inputs["push"] / "version.json")["version"]
+    return Registry(registry).version(number)
+
+
+def _serve(config: RunConfig, registry: Path, visits: Requests, context: Context) -> Served:
+    version = current_version(registry, context)
+    bundle = Bundle.load(version.path)
+    context.progress.expect(len(visits))
+    networks = np.where(visits.metered, "metered", "wifi").tolist()
+    asked = Visits(visits.request_id, visits.user, visits.hour, networks)
+    with FeatureStore(context.inputs["build_feature_store"]) as store:
+        recommender = Recommender(bundle, store)
+        return serve(
+            recommender,
+            asked,
+            version.number,
+            config.loop.exploration,
+            config.seed,
+            context.progress.advance,
+        )
+
+
+def _joined_skew(config: RunConfig, root: Path, log: Path, day: int) -> list[tuple[str, float]]:
+    """Features that were served otherwise than they are trained on, and in what share of rows."""
+    trained = join_requests(
+        read_span(root, "requests", [day]), read_span(root, "impressions", [day])
+    )
+    served = join_requests(
+        read_parquet(log / "requests.parquet").drop_columns(["bundle_version"]),
+        read_parquet(log / "impressions.parquet").drop_columns(["position", "propensity", "score"]),
+    )
+    report = compare_by_key(trained, served, KEYS, ignore=sorted({*features.NOT_SERVED} - {*KEYS}))
+    if report.counts.only_in_training or report.counts.only_in_serving:
+        lost = report.counts.only_in_training + report.counts.only_in_serving
+        return [("impressions of one side only", lost / report.counts.matched)]
+    shares = [(one.name, one.differing / report.counts.matched) for one in report.features]
+    return [
+        (name, share)
+        for name, share in shares
+        if share > config.loop.joined_skew and name not in features.MOVING
+    ]
+
+
+def _events(artifact: Path, day: int) -> Path:
+    return artifact / EVENTS / f"day={day:03d}"
+
+
+def _write_events(output: Path, day: int, played: sessions.Day) -> None:
+    folder = _events(output, day)
+    folder.mkdir(parents=True)
+    for name in examples.EVENT_TABLES:
+        write_parquet(getattr(played, name), folder / f"{name}.parquet")
+
+
+def _write_log(output: Path, served: Served, before: Path | None = None) -> None:
+    """The log of some hours, behind that of the hours before."""
+    (output / LOG).mkdir()
+    for name in LOGGED:
+        tables = [getattr(served, name)]
+        if before is not None:
+            tables.insert(0, read_parquet(before / LOG / f"{name}.parquet"))
+        write_parquet(pa.concat_tables(tables), output / LOG / f"{name}.parquet")
+    if before is None:
+        np.savez(output / SHOWN, slates=served.slates, propensities=served.propensities)
+
+
+def _latest(
+    statistics: dict[str, statistics_pb2.DatasetFeatureStatistics], dataset: str, before: int
+) -> statistics_pb2.DatasetFeatureStatistics | None:
+    """Those of the last day before one that there are statistics of."""
+    named = [name.split("/") for name in statistics]
+    days = [int(day) for one, day in named if one == dataset and int(day) < before]
+    return statistics[f"{dataset}/{max(days)}"] if days else None
