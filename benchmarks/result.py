@@ -12,11 +12,12 @@ import psutil
 
 @dataclass
 class Result:
-    """figures: name -> number.  limits: name -> ('most' or 'least', limit)."""
+    """figures: name -> number.  limits: name -> ('most' or 'least', limit).  picture: a PNG."""
 
     settings: dict[str, Any]
     figures: dict[str, float] = field(default_factory=dict)
     limits: dict[str, tuple[str, float]] = field(default_factory=dict)
+    picture: bytes | None = None
 
     def met(self, name: str) -> bool:
         kind, limit = self.limits[name]
@@ -51,3 +52,5 @@ class Result:
             },
         }
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        if self.picture is not None:
+            path.with_suffix(".png").write_bytes(self.picture)

@@ -8,7 +8,7 @@ import multiprocessing
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ def _plain(random: np.random.Generator) -> pa.Table:
     )
 
 
-def _strings(random: np.random.Generator, values: list[str | None], n: int) -> Any:
+def _strings(random: np.random.Generator, values: Sequence[str | None], n: int) -> Any:
     return pa.array(values).take(pa.array(random.integers(0, len(values), n)))
 
 

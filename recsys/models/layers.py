@@ -79,10 +79,13 @@ class HistoryPooling(tf.Module):
         self.width = self.embedding.width
 
     def __call__(self, rows: tf.Tensor, app_codes: tf.Tensor) -> tf.Tensor:
-        vectors = self.embedding(tf.gather(app_codes, rows))
-        owned = tf.cast(rows > 0, tf.float32)
-        total = tf.einsum("bhd,bh->bd", vectors, owned)
-        return total / tf.maximum(tf.reduce_sum(owned, axis=1, keepdims=True), 1.0)
+        owned = rows > 0
+        user = tf.where(owned)[:, 0]
+        # Most places of most histories are empty: only the apps there are get looked up.
+        vectors = self.embedding(tf.gather(app_codes, tf.boolean_mask(rows, owned)))
+        total = tf.math.unsorted_segment_sum(vectors, user, tf.shape(rows)[0])
+        count = tf.reduce_sum(tf.cast(owned, tf.float32), axis=1, keepdims=True)
+        return total / tf.maximum(count, 1.0)
 
 
 class StableIds(tf.Module):
