@@ -14,6 +14,7 @@ NAMES = {
     "decoding": "rows of training input a second, beside TensorFlow's parsing of examples",
     "training-speed": "rows a second of both models in our trainer, beside plain Keras scripts",
     "warm-start": "what it saves to begin where yesterday's model ended, and what it is worth",
+    "rankers": "wide, deep, and wide and deep: AUC, and installs in the world",
     "resume": "every stage killed and run again: the same bytes?",
 }
 

@@ -105,7 +105,7 @@ def serve(
         from recsys.online.feature_store import FeatureStore
         from recsys.online.recommender import Recommender
 
-        return Recommender(Bundle.load(version.path), FeatureStore(store))
+        return Recommender(Bundle.of_version(version), FeatureStore(store))
 
     uvicorn.run(create_app(load, version.number), host=host, port=port, log_level="warning")
 
@@ -132,7 +132,7 @@ def recommend(
     store = FeatureStore(_feature_store(workspace))
     version = Registry(workspace / "registry").labelled(STABLE)
     row = store.profiles([user])[0] | {"hour_of_day": hour, "network": network}
-    recommender = Recommender(Bundle.load(version.path), store)
+    recommender = Recommender(Bundle.of_version(version), store)
     result = answer(recommender, recommender.table([row]), k, version.number)
     report.show_answer(result.model_dump(exclude_none=True), as_json=as_json)
 

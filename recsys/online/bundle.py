@@ -16,6 +16,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from mlplatform.data.files.spans import read_parquet
 from mlplatform.data.schemas.schema import load_schema
 from mlplatform.errors import DataCorrupt
+from mlplatform.registry.registry import Version
 from mlplatform.training.runtime import tensorflow
 from mlplatform.transform.transform import Transform
 from recsys import features
@@ -68,3 +69,29 @@ class Bundle:
         catalogue = read_parquet(directory / CATALOGUE)
         schema = load_schema(directory / REQUEST_SCHEMA)
         return cls(transform, apps, catalogue, vectors, index, query, rank, schema, models)
+
+    @classmethod
+    def of_version(cls, version: Version) -> "Bundle":
+        """Load a pushed version.
+
+        Raises:
+            DataCorrupt: as `load` does, or its transform is not the one that was pushed.
+        """
+        bundle = cls.load(version.path)
+        require_transform(version, bundle.transform.fingerprint, TRANSFORM)
+        return bundle
+
+
+def require_transform(version: Version, fingerprint: str, part: str) -> None:
+    """See that a part of a version speaks of the codes that the version was pushed with.
+
+    Raises:
+        DataCorrupt: it was made with another transform.
+    """
+    expected = version.manifest.get("transform")
+    if fingerprint != expected:
+        raise DataCorrupt(
+            f"{version.path / part}: made with another transform than version {version.number} "
+            f"(fingerprint {fingerprint[:12]}, its manifest has {str(expected)[:12]}); roll back "
+            "to another version or push the bundle again"
+        )

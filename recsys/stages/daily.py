@@ -180,7 +180,7 @@ def judge_day(config: RunConfig, registry: Path, context: Context) -> dict[str, 
     assemble(config, context, context.output / BUNDLE)
     figures = evaluation.compare_bundles(
         Bundle.load(context.output / BUNDLE),
-        Bundle.load(current_version(registry, context).path),
+        Bundle.of_version(current_version(registry, context)),
         context.inputs["join_examples"] / SPANS,
         config.days.evaluate,
         requests=config.loop.requests,
@@ -252,7 +252,7 @@ def current_version(registry: Path, context: Context) -> Version:
 
 def _serve(config: RunConfig, registry: Path, visits: Requests, context: Context) -> Served:
     version = current_version(registry, context)
-    bundle = Bundle.load(version.path)
+    bundle = Bundle.of_version(version)
     context.progress.expect(len(visits))
     networks = np.where(visits.metered, "metered", "wifi").tolist()
     asked = Visits(visits.request_id, visits.user, visits.hour, networks)

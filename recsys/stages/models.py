@@ -30,7 +30,13 @@ from mlplatform.transform.transform import Transform
 from recsys import features
 from recsys.apps import AppTable
 from recsys.config import RunConfig
-from recsys.online.bundle import QUERY_TOWER, STATES, TRANSFORM, VECTORS
+from recsys.online.bundle import (
+    QUERY_TOWER,
+    STATES,
+    TRANSFORM,
+    VECTORS,
+    require_transform,
+)
 from recsys.stages.data import SPANS
 from recsys.training_data import Positives, Slates
 
@@ -168,7 +174,9 @@ def _learn(
         nonlocal report
         if "push" in context.inputs:
             number = read_json(context.inputs["push"] / "version.json")["version"]
-            parent = TrainingState.load(Registry(registry).version(number).path / STATES / name)
+            version = Registry(registry).version(number)
+            parent = TrainingState.load(version.path / STATES / name)
+            require_transform(version, str(parent.rows.get("transform")), f"{STATES}/{name}")
             report = warm_start(variables, slots, model.rows(), parent, strict=config.loop.strict)
 
     learned = train(

@@ -114,7 +114,7 @@ def serve(config: RunConfig, registry: Path, context: Context) -> dict[str, Any]
     version = read_json(context.inputs["push"] / "version.json")["version"]
     pushed = Registry(registry).version(version)
     Registry(registry).verify(pushed)
-    bundle = Bundle.load(pushed.path)
+    bundle = Bundle.of_version(pushed)
     with FeatureStore(context.inputs["build_feature_store"]) as store:
         known = list(islice(store.user_ids(), 10_000))
         step = max(1, len(known) // USERS_ASKED)

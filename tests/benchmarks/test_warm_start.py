@@ -8,21 +8,10 @@ import pytest
 from benchmarks import warm_start
 from benchmarks.lab import Installs, Lab, Learned
 from benchmarks.result import Result
-from recsys.config import RunConfig
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, dict[str, list[Installs]]]:
-    small = warm_start.configuration(seed=1).model_dump()
-    small["world"] |= {
-        "initial_apps": 500, "new_apps_per_day": 10, "initial_users": 1500, "new_users_per_day": 5,
-    }  # fmt: skip
-    small["days"]["training"] = warm_start.WINDOW + 2
-    small["retrieval"] |= {"batch_size": 64, "negatives": 32}
-    small["ranking"] |= {"batch_requests": 32, "wide_buckets": 4096}
-    small["evaluation"]["requests"] = 300
-    small["index"] |= {"leaves": 10, "leaves_to_search": 10}
-    lab = Lab(RunConfig.model_validate(small), tmp_path_factory.mktemp("lab"))
+def measured(lab: Lab) -> tuple[Result, dict[str, list[Installs]]]:
     curves: dict[str, warm_start.Curves] = {
         model: {arm: [] for arm in warm_start.ARMS[:3]} for model in ("towers", "ranker")
     }
