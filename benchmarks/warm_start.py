@@ -108,8 +108,9 @@ def live(
             user = found.user + (np.int64(wanted.seed) << 40)
             installs[arm].append(replace(found, user=user))
             if arm != "stale":
-                curves["towers"][arm].append(towers)
-                curves["ranker"][arm].append(ranker)
+                # Without the models, which are large.
+                curves["towers"][arm].append(replace(towers, model=None))
+                curves["ranker"][arm].append(replace(ranker, model=None))
 
 
 def summarise(

@@ -3,7 +3,7 @@
     the main job ─► its last day: version 1 serves
       ─► the next day: open, join, validate, learn, judge, push, close ─► the next …
 
-What a stage does is in `stages/daily.py` and, where a day only repeats the main job, in its own.
+What a stage does is in `stages/daily_*.py` and, where a day only repeats the main job, in its own.
 Every stage of every day is an artifact, so a loop that was killed goes on where it was.  A day
 whose data or model is refused keeps the version that serves; its rows are set aside, and the next
 day learns from the others.
@@ -24,7 +24,7 @@ from mlplatform.pipeline import Context, Observer, Record, Stage, Workspace, run
 from recsys import pipeline
 from recsys.config import Days, RunConfig
 from recsys.online.bundle import RANKER
-from recsys.stages import daily, data, models, release
+from recsys.stages import daily_learning, daily_serving, data, models, release
 from recsys.stages.release import BLESSING
 
 CODE = ("mlplatform", "recsys", "data_gen")
@@ -101,7 +101,7 @@ class _Life:
         make = partial(self.artifacts.make, number, today)
         make(partial(data.generate_world, today), ())  # with the apps and users of the day
         make(partial(data.build_feature_store, today), ("generate_world", "simulate_days"))
-        make(partial(daily.open_day, today, self.registry), SERVING)
+        make(partial(daily_serving.open_day, today, self.registry), SERVING)
         rows = anomalies = 0
         refused: list[str] = []
         learned: list[int] = []
@@ -112,7 +112,7 @@ class _Life:
             if checked.figures["accepted"]:
                 self.accepted.append(number - 1)
             else:
-                verdict = read_json(self.artifacts.path("validate_day") / daily.VERDICT)
+                verdict = read_json(self.artifacts.path("validate_day") / daily_learning.VERDICT)
                 refused += verdict["why"]
             known = [day for day in self.accepted if day >= number - self.config.loop.window]
             learned = [day for day in known if day > self.trained]
@@ -131,7 +131,9 @@ class _Life:
                 refused += str(error).splitlines()
                 # Something is wrong with these rows that validation did not see.
                 self.accepted = [day for day in self.accepted if day not in learned]
-        closed = make(partial(daily.close_day, today, self.registry), (*SERVING, "open_day"))
+        closed = make(
+            partial(daily_serving.close_day, today, self.registry), (*SERVING, "open_day")
+        )
         return Day(
             number,
             rows,
@@ -148,12 +150,12 @@ class _Life:
     def _check(self, today: RunConfig, make: _Make, fault: str | None) -> Record:
         """Join yesterday's rows, and say whether they may be learned from."""
         make(
-            partial(daily.join_day, today, fault),
+            partial(daily_learning.join_day, today, fault),
             ("generate_world", "simulate_days", "open_day", "join_examples"),
             fault=fault,
         )
         return make(
-            partial(daily.validate_day, today),
+            partial(daily_learning.validate_day, today),
             ("infer_schema", "compute_statistics", "join_examples", "simulate_days"),
         )
 
@@ -175,7 +177,7 @@ class _Life:
     def _judge(self, today: RunConfig, make: _Make) -> dict[str, float]:
         """Compare the new model with the one in service, on the hours since midnight."""
         inputs = ("join_examples", "infer_schema", "analyze", *MODELS, "push")
-        judged = make(partial(daily.judge_day, today, self.registry), inputs)
+        judged = make(partial(daily_learning.judge_day, today, self.registry), inputs)
         return {name: v for name, v in judged.figures.items() if isinstance(v, float)}
 
 

@@ -1,32 +1,26 @@
-"""Stages of one day of the loop, which is `config.days.evaluate`.
+"""Stages of the loop that learn, on the morning of a day, which is `config.days.evaluate`.
 
-    open_day ─► join_day ─► validate_day ─► (analyze, train…, build_index) ─► judge_day ─► push
-      ─► close_day
+    join_day ─► validate_day ─► (analyze, train_retrieval, build_index, train_ranker) ─► judge_day
 
-The day begins with yesterday's bundle.  At SWITCH_HOUR a model that has learned from yesterday is
-judged on the hours since midnight; if it is better, the rest of the day is its own.  An artifact
-here holds what the main job's artifact of the same kind holds, so that every day can follow it.
+Yesterday's rows are joined and checked; between, the main job's own stages train on them; the new
+model is judged on the hours since midnight, beside the one that serves.  An artifact here holds
+what the main job's artifact of the same kind holds, so that every day can follow.
 """
 
-from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from data_gen import faults, sessions
-from data_gen.world import Requests
-from mlplatform.artifacts import hash_files, link_tree, read_json, to_json
+from data_gen import faults
+from mlplatform.artifacts import hash_files, link_tree, to_json
 from mlplatform.data.files.spans import (
     read_parquet,
     read_span,
     span_files,
     span_path,
-    write_parquet,
     write_span,
 )
 from mlplatform.data.schemas.schema import load_schema
@@ -37,14 +31,12 @@ from mlplatform.data.validation.validate import validate as validate_statistics
 from mlplatform.errors import AnomaliesFound
 from mlplatform.evaluation.gate import Threshold, judge
 from mlplatform.pipeline import Context
-from mlplatform.registry.registry import Registry, Version
 from recsys import evaluation, examples, features
 from recsys.config import RunConfig
 from recsys.online.bundle import Bundle
-from recsys.online.feature_store import FeatureStore
-from recsys.online.recommender import Recommender
-from recsys.serving_log import KEYS, Served, Visits, serve
+from recsys.serving_log import KEYS
 from recsys.serving_skew import join_requests
+from recsys.stages.daily_serving import LOG, SWITCH_HOUR, current_version, events_of
 from recsys.stages.data import (
     EVENTS,
     LOGGED,
@@ -52,32 +44,13 @@ from recsys.stages.data import (
     SCHEMA,
     SPANS,
     STATISTICS,
-    TRUTH,
-    load_truth_of_the_morning,
     read_statistics,
 )
 from recsys.stages.release import BLESSING, BUNDLE, FIGURES, assemble
 
-SWITCH_HOUR = 6.0
-LOG, VERDICT, SHOWN = "log", "verdict.json", "shown.npz"
+VERDICT = "verdict.json"
 # Joined anew every day; the catalogue is a snapshot of the morning.
 JOINED = ("requests", "impressions", "positives")
-
-
-def open_day(config: RunConfig, registry: Path, context: Context) -> dict[str, Any]:
-    """-> the first hours under yesterday's bundle: events/, log/, and what was shown."""
-    world, memory = load_truth_of_the_morning(config, context)
-    day = config.days.evaluate
-    visits = sessions.visits(world, day)
-    visits = visits.take(np.flatnonzero(visits.hour < 24.0 * day + SWITCH_HOUR))
-    served = _serve(config, registry, visits, context)
-    played = sessions.play_day(
-        world, deepcopy(memory), day, visits, served.slates, served.propensities
-    )
-    known = played.installs["arrival_hour"].to_numpy() < 24.0 * day + SWITCH_HOUR
-    _write_events(context.output, day, replace(played, installs=played.installs.filter(known)))
-    _write_log(context.output, served)
-    return {"rows": len(visits)}
 
 
 def join_day(config: RunConfig, fault: str | None, context: Context) -> dict[str, Any]:
@@ -90,7 +63,7 @@ def join_day(config: RunConfig, fault: str | None, context: Context) -> dict[str
         context.inputs["generate_world"] / OBSERVABLE, context.inputs["simulate_days"] / EVENTS
     )
     morning = {
-        name: read_parquet(_events(context.inputs["open_day"], day) / f"{name}.parquet")
+        name: read_parquet(events_of(context.inputs["open_day"], day) / f"{name}.parquet")
         for name in examples.EVENT_TABLES
     }
     log = replace(log, days=(*log.days, morning))
@@ -214,60 +187,6 @@ def judge_day(config: RunConfig, registry: Path, context: Context) -> dict[str, 
     } | {name: figures[name].value for name in shown}
 
 
-def close_day(config: RunConfig, registry: Path, context: Context) -> dict[str, Any]:
-    """-> events/ of all days, log/ of this one, and the world as it is the next morning."""
-    world, memory = load_truth_of_the_morning(config, context)
-    day = config.days.evaluate
-    visits = sessions.visits(world, day)
-    late = np.flatnonzero(visits.hour >= 24.0 * day + SWITCH_HOUR)
-    served = _serve(config, registry, visits.take(late), context)
-    morning = context.inputs["open_day"]
-    shown = np.load(morning / SHOWN, allow_pickle=False)
-    # Visits come in order of time, so the first hours are the first rows.
-    slates = np.concatenate([shown["slates"], served.slates])
-    propensities = np.concatenate([shown["propensities"], served.propensities])
-    played = sessions.play_day(world, memory, day, visits, slates, propensities)
-    for before in range(day):
-        link_tree(_events(context.inputs["simulate_days"], before), _events(context.output, before))
-    _write_events(context.output, day, played)
-    _write_log(context.output, served, before=morning)
-    (context.output / TRUTH).mkdir()
-    memory.save(context.output / TRUTH)
-    installs = len(played.installs) - played.installs["request_id"].null_count
-    n_shown = len(played.impressions)
-    return {
-        "rows": n_shown,
-        "version": current_version(registry, context).number,
-        "requests": len(visits),
-        "installs per impression": installs / n_shown,
-        "installs per request": installs / len(visits),
-    }
-
-
-def current_version(registry: Path, context: Context) -> Version:
-    """The version that the last push, be it of another day, brought into service."""
-    number = read_json(context.inputs["push"] / "version.json")["version"]
-    return Registry(registry).version(number)
-
-
-def _serve(config: RunConfig, registry: Path, visits: Requests, context: Context) -> Served:
-    version = current_version(registry, context)
-    bundle = Bundle.of_version(version)
-    context.progress.expect(len(visits))
-    networks = np.where(visits.metered, "metered", "wifi").tolist()
-    asked = Visits(visits.request_id, visits.user, visits.hour, networks)
-    with FeatureStore(context.inputs["build_feature_store"]) as store:
-        recommender = Recommender(bundle, store)
-        return serve(
-            recommender,
-            asked,
-            version.number,
-            config.loop.exploration,
-            config.seed,
-            context.progress.advance,
-        )
-
-
 def _joined_skew(config: RunConfig, root: Path, log: Path, day: int) -> list[tuple[str, float]]:
     """Features that were served otherwise than they are trained on, and in what share of rows."""
     trained = join_requests(
@@ -287,29 +206,6 @@ def _joined_skew(config: RunConfig, root: Path, log: Path, day: int) -> list[tup
         for name, share in shares
         if share > config.loop.joined_skew and name not in features.MOVING
     ]
-
-
-def _events(artifact: Path, day: int) -> Path:
-    return artifact / EVENTS / f"day={day:03d}"
-
-
-def _write_events(output: Path, day: int, played: sessions.Day) -> None:
-    folder = _events(output, day)
-    folder.mkdir(parents=True)
-    for name in examples.EVENT_TABLES:
-        write_parquet(getattr(played, name), folder / f"{name}.parquet")
-
-
-def _write_log(output: Path, served: Served, before: Path | None = None) -> None:
-    """The log of some hours, behind that of the hours before."""
-    (output / LOG).mkdir()
-    for name in LOGGED:
-        tables = [getattr(served, name)]
-        if before is not None:
-            tables.insert(0, read_parquet(before / LOG / f"{name}.parquet"))
-        write_parquet(pa.concat_tables(tables), output / LOG / f"{name}.parquet")
-    if before is None:
-        np.savez(output / SHOWN, slates=served.slates, propensities=served.propensities)
 
 
 def _latest(

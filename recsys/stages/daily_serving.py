@@ -1,0 +1,125 @@
+"""Stages of the loop that serve a day, which is `config.days.evaluate`: its first hours, its rest.
+
+A day begins with yesterday's bundle, and at SWITCH_HOUR goes on with whichever was pushed last.
+What `close_day` leaves is what the main job's `simulate_days` leaves, so that every day can follow.
+"""
+
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data_gen import sessions
+from data_gen.world import Requests
+from mlplatform.artifacts import link_tree, read_json
+from mlplatform.data.files.spans import read_parquet, write_parquet
+from mlplatform.pipeline import Context
+from mlplatform.registry.registry import Registry, Version
+from recsys import examples
+from recsys.config import RunConfig
+from recsys.online.bundle import Bundle
+from recsys.online.feature_store import FeatureStore
+from recsys.online.recommender import Recommender
+from recsys.serving_log import Served, Visits, serve
+from recsys.stages.data import EVENTS, LOGGED, TRUTH, load_truth_of_the_morning
+
+SWITCH_HOUR = 6.0
+LOG, SHOWN = "log", "shown.npz"
+
+
+def open_day(config: RunConfig, registry: Path, context: Context) -> dict[str, Any]:
+    """-> the first hours under yesterday's bundle: events/, log/, and what was shown."""
+    world, memory = load_truth_of_the_morning(config, context)
+    day = config.days.evaluate
+    visits = sessions.visits(world, day)
+    visits = visits.take(np.flatnonzero(visits.hour < 24.0 * day + SWITCH_HOUR))
+    served = _serve(config, registry, visits, context)
+    played = sessions.play_day(
+        world, deepcopy(memory), day, visits, served.slates, served.propensities
+    )
+    known = played.installs["arrival_hour"].to_numpy() < 24.0 * day + SWITCH_HOUR
+    _write_events(context.output, day, replace(played, installs=played.installs.filter(known)))
+    _write_log(context.output, served)
+    return {"rows": len(visits)}
+
+
+def close_day(config: RunConfig, registry: Path, context: Context) -> dict[str, Any]:
+    """-> events/ of all days, log/ of this one, and the world as it is the next morning."""
+    world, memory = load_truth_of_the_morning(config, context)
+    day = config.days.evaluate
+    visits = sessions.visits(world, day)
+    late = np.flatnonzero(visits.hour >= 24.0 * day + SWITCH_HOUR)
+    served = _serve(config, registry, visits.take(late), context)
+    morning = context.inputs["open_day"]
+    shown = np.load(morning / SHOWN, allow_pickle=False)
+    # Visits come in order of time, so the first hours are the first rows.
+    slates = np.concatenate([shown["slates"], served.slates])
+    propensities = np.concatenate([shown["propensities"], served.propensities])
+    played = sessions.play_day(world, memory, day, visits, slates, propensities)
+    for before in range(day):
+        known = events_of(context.inputs["simulate_days"], before)
+        link_tree(known, events_of(context.output, before))
+    _write_events(context.output, day, played)
+    _write_log(context.output, served, before=morning)
+    (context.output / TRUTH).mkdir()
+    memory.save(context.output / TRUTH)
+    installs = len(played.installs) - played.installs["request_id"].null_count
+    n_shown = len(played.impressions)
+    return {
+        "rows": n_shown,
+        "version": current_version(registry, context).number,
+        "requests": len(visits),
+        "installs per impression": installs / n_shown,
+        "installs per request": installs / len(visits),
+    }
+
+
+def current_version(registry: Path, context: Context) -> Version:
+    """The version that the last push, be it of another day, brought into service."""
+    number = read_json(context.inputs["push"] / "version.json")["version"]
+    return Registry(registry).version(number)
+
+
+def _serve(config: RunConfig, registry: Path, visits: Requests, context: Context) -> Served:
+    version = current_version(registry, context)
+    bundle = Bundle.of_version(version)
+    context.progress.expect(len(visits))
+    networks = np.where(visits.metered, "metered", "wifi").tolist()
+    asked = Visits(visits.request_id, visits.user, visits.hour, networks)
+    with FeatureStore(context.inputs["build_feature_store"]) as store:
+        recommender = Recommender(bundle, store)
+        return serve(
+            recommender,
+            asked,
+            version.number,
+            config.loop.exploration,
+            config.seed,
+            context.progress.advance,
+        )
+
+
+def events_of(artifact: Path, day: int) -> Path:
+    """Where an artifact keeps a day's events."""
+    return artifact / EVENTS / f"day={day:03d}"
+
+
+def _write_events(output: Path, day: int, played: sessions.Day) -> None:
+    folder = events_of(output, day)
+    folder.mkdir(parents=True)
+    for name in examples.EVENT_TABLES:
+        write_parquet(getattr(played, name), folder / f"{name}.parquet")
+
+
+def _write_log(output: Path, served: Served, before: Path | None = None) -> None:
+    """The log of some hours, behind that of the hours before."""
+    (output / LOG).mkdir()
+    for name in LOGGED:
+        tables = [getattr(served, name)]
+        if before is not None:
+            tables.insert(0, read_parquet(before / LOG / f"{name}.parquet"))
+        write_parquet(pa.concat_tables(tables), output / LOG / f"{name}.parquet")
+    if before is None:
+        np.savez(output / SHOWN, slates=served.slates, propensities=served.propensities)
