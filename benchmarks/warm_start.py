@@ -153,27 +153,36 @@ def summarise(
 
 
 def draw(curves: dict[str, Curves]) -> bytes:
-    """Loss against examples and against seconds, a line a model, cold and warm; as a PNG."""
+    """Loss against examples and against seconds, a line a model, cold and warm; as a PNG.
+
+    Days and seeds differ more than models do: what is drawn is the loss above that in which the
+    cold model of the same day ended.
+    """
     figure = Figure(figsize=(11, 8), dpi=100, layout="constrained")
     axes: Any = FigureCanvasAgg(figure).figure.subplots(2, 2, sharey="row")
+    warm, cold = ARMS[:2]
     for row, (model, arms) in enumerate(curves.items()):
-        for color, arm in zip(("C3", "C0"), (ARMS[0], ARMS[1]), strict=True):
-            for number, learned in enumerate(arms[arm]):
-                examples, losses = zip(*learned.curve, strict=True)
-                seconds = np.array(examples) * learned.seconds / examples[-1]
+        heights = []
+        for number, pair in enumerate(zip(arms[cold], arms[warm], strict=True)):
+            final = pair[0].curve[-1][1]
+            for learned, color, arm in zip(pair, ("C0", "C3"), (cold, warm), strict=True):
+                examples, losses = np.array(learned.curve).T
+                above = losses - final
+                seconds = examples * learned.seconds / examples[-1]
                 label = arm if number == 0 else None
                 for column, x in enumerate((examples, seconds)):
-                    axes[row, column].plot(x, losses, color=color, linewidth=0.8, label=label)
-        axes[row, 0].set_ylabel(f"{model}: loss of the day after, nats per example")
+                    axes[row, column].plot(x, above, color=color, linewidth=0.8, label=label)
+                heights.append(above[1:])  # the first is of no training at all
+        every = np.concatenate(heights)
+        axes[row, 0].set_ylim(1.3 * every.min(), np.quantile(every, 0.97))
+        axes[row, 0].set_ylabel(f"{model}: loss above cold's final, nats")
         axes[row, 0].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes[row, 0].set_xlabel("requests seen" if model == "ranker" else "positives seen")
         axes[row, 1].set_xlabel("seconds of training")
         axes[row, 1].legend(frameon=False)
-        lowest = min(one.curve[-1][1] for learned in arms.values() for one in learned)
-        highest = max(one.curve[1][1] for one in arms[ARMS[1]])
-        axes[row, 0].set_ylim(lowest - 0.05 * (highest - lowest), highest)
     for one in axes.flat:
         one.grid(alpha=0.3)
+        one.axhline(0, color="black", linewidth=0.6)
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     return stream.getvalue()
