@@ -137,7 +137,8 @@ class Buckets:
         is_finite = np.isfinite(buckets[:, :2]).all(axis=1)
         infinite = float(buckets[~is_finite, 2].sum())
         buckets = buckets[is_finite]
-        is_point = buckets[:, 0] == buckets[:, 1]
+        # Of a width that halving leaves nothing of, as it is between the smallest numbers.
+        is_point = buckets[:, 0] / 2 == buckets[:, 1] / 2
         return cls(buckets[~is_point], buckets[is_point], float(histogram.num_nan), infinite)
 
     def within(self, lows: Floats, highs: Floats) -> Floats:
