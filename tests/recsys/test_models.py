@@ -258,7 +258,12 @@ class TestRanker:
         parts = {
             kind: set(Ranker(transform, apps, ranker_settings(kind)).parts) for kind in families()
         }
-        assert parts == {"linear": {"wide"}, "deep": {"deep"}, "wide_deep": {"wide", "deep"}}
+        assert parts == {
+            "additive": {"additive"},
+            "linear": {"wide"},
+            "deep": {"deep"},
+            "wide_deep": {"wide", "deep"},
+        }
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_padding_in_the_history_does_not_change_the_logits(

@@ -25,6 +25,7 @@ class Wide(tf.Module):
     weight follows its key while vocabularies change and crosses come and go.
     """
 
+    crosses: ClassVar[tuple[tuple[str, str], ...]] = features.CROSSES
     hashes: ClassVar[dict[str, str]] = {"weights": "the name of a column or a cross, stable ids"}
 
     def __init__(self, ranker: "Ranker") -> None:
@@ -50,7 +51,7 @@ class Wide(tf.Module):
         masks = [tf.ones_like(hashed[0], tf.float32)]
         last = history[:, : features.CROSS_HISTORY]
         past = self.app_ids(tf.gather(self.app_codes, last))  # [b, h, columns]
-        for left, right in features.CROSSES:
+        for left, right in self.crosses:
             right_id = app[:, :, self.app.first(right), None]  # [b, k, 1]
             if left.startswith("history:"):
                 left_id = past[:, :, self.app.first(left.removeprefix("history:"))]
