@@ -91,8 +91,11 @@ def train(
         identity = _identity(batches, held_out, learner)
         curve: list[Point] = []
         if checkpoints is not None:
-            curve = _resume(checkpoints, learner, identity)
+            found = checkpoints.newest(identity)
+            curve = [] if found is None else found[1]
             replicas.check_agreed(_step(curve), str(checkpoints.directory))
+            if found is not None:
+                _restore(found[0], learner, curve)
         start = kept = _step(curve)
         if start:
             advance(start * batches.batch_size)
@@ -103,9 +106,10 @@ def train(
             log = stack.enter_context(closing(Events(events, _examples(curve))))
         read = stack.enter_context(closing(replicas.read(batches, start)))
         pending: list[Any] = []
-        for step in range(start + 1, batches.steps + 1):
-            if held_out is not None and is_out_of_patience(curve, held_out.patience):
-                break
+        steps = range(start + 1, batches.steps + 1)
+        if held_out is not None and is_out_of_patience(curve, held_out.patience):
+            steps = range(0)
+        for step in steps:
             pending.append(learner.learn(next(read)))
             advance(batches.batch_size)
             is_last = step == batches.steps
@@ -118,7 +122,7 @@ def train(
                 held_out_loss, metrics = judge.means(step)
                 point = replace(point, held_out=held_out_loss, metrics=metrics)
             curve.append(point)
-            if best_of(curve) is point:
+            if point.held_out is not None and best_of(curve) is point:
                 learner.keep_best()
             if is_last or (checkpoints is not None and step % checkpoints.every == 0):
                 divergence.check_variables(learner.variables, batches, step)
@@ -127,24 +131,19 @@ def train(
                     kept = step
             if log is not None:
                 log.add(point)
+            if held_out is not None and is_out_of_patience(curve, held_out.patience):
+                break
         best = best_of(curve)
         if best is not None and best is not curve[-1]:
             learner.restore_best()
     return Trained(learner.model, learner.optimizers, tuple(curve), replicas.is_chief)
 
 
-def _resume(
-    checkpoints: Checkpoints, learner: Learner[Any], identity: Mapping[str, Any]
-) -> list[Point]:
-    """Set the learner as the newest checkpoint has it; -> the curve so far."""
-    found = checkpoints.newest(identity)
-    if found is None:
-        return []
-    path, curve = found
+def _restore(path: Path, learner: Learner[Any], curve: Sequence[Point]) -> None:
+    """Set the learner as a checkpoint has it, the best values so far included."""
     if best_of(curve) is not None:
         learner.keep_best()  # makes the copy that is set next
     restore(path, learner.everything())
-    return curve
 
 
 def _identity(batches: Batches, held_out: HeldOut | None, learner: Learner[Any]) -> dict[str, Any]:
