@@ -42,8 +42,8 @@ from recsys.examples import EventLog
 from recsys.online.bundle import Bundle
 from recsys.online.feature_store import FeatureStore, write_feature_store
 from recsys.online.recommender import Recommender
-from recsys.serving_log import SLATE, Visits, requests_of
-from recsys.stages.data import EVENTS, OBSERVABLE, TRUTH
+from recsys.serving_log import SLATE, requests_of
+from recsys.stages.data import EVENTS, OBSERVABLE, TRUTH, visits_of
 from recsys.stages.models import sampled_batches
 from recsys.training_data import Positives, Slates
 
@@ -180,15 +180,9 @@ class Lab:
         world, memory = self._world, self._memories[view.day]
         visits = sessions.visits(world, view.day)
         visits = visits.take(evaluation.sample(len(visits), requests, self.config.seed))
-        asked = Visits(
-            visits.request_id,
-            visits.user,
-            visits.hour,
-            np.where(visits.metered, "metered", "wifi").tolist(),
-        )
         with FeatureStore(self._feature_store(view.day)) as store:
             recommender = Recommender(self.bundle(view, towers, ranker), store)
-            slates = recommender.recommend(requests_of(store, asked), SLATE).app_ids
+            slates = recommender.recommend(requests_of(store, visits_of(visits)), SLATE).app_ids
         expected = world.install_probability(visits, slates, memory).sum(axis=1)
         return Installs(visits.user, expected, world.answer(visits, slates, memory).sum(axis=1))
 

@@ -24,13 +24,20 @@ EXAMPLES = (*PLATFORM, "recsys.stages.data", "recsys.examples", "recsys.history"
 MODELS = (
     *PLATFORM,
     "recsys.stages.models",
+    "recsys.stages.versions",
     "recsys.models",
     "recsys.training_data",
     "recsys.apps",
     "recsys.columns",
     "recsys.features",
 )
-SERVING = (*MODELS, "recsys.online", "recsys.evaluation", "recsys.baselines")
+SERVING = (
+    *MODELS,
+    "recsys.online",
+    "recsys.serving_log",
+    "recsys.evaluation",
+    "recsys.baselines",
+)
 
 
 def stages(config: RunConfig, workspace: Workspace) -> list[Stage]:
@@ -126,7 +133,7 @@ def stages(config: RunConfig, workspace: Workspace) -> list[Stage]:
             partial(release.push, config, train, registry),
             ("evaluate", "gate"),
             {"registry": "registry"},
-            ("mlplatform", "recsys.stages.release"),
+            ("mlplatform", "recsys.stages.release", "recsys.stages.versions"),
         ),
         stage(
             partial(proof.measure_in_world, config),

@@ -36,7 +36,7 @@ from recsys.config import RunConfig
 from recsys.online.bundle import Bundle
 from recsys.serving_log import KEYS
 from recsys.serving_skew import join_requests
-from recsys.stages.daily_serving import LOG, SWITCH_HOUR, current_version, events_of
+from recsys.stages.daily_serving import LOG, SWITCH_HOUR, events_of
 from recsys.stages.data import (
     EVENTS,
     LOGGED,
@@ -46,7 +46,8 @@ from recsys.stages.data import (
     STATISTICS,
     read_statistics,
 )
-from recsys.stages.release import BLESSING, BUNDLE, FIGURES, assemble
+from recsys.stages.release import BLESSING, BUNDLE, FIGURES, absolute_thresholds, assemble
+from recsys.stages.versions import current_version
 
 VERDICT = "verdict.json"
 # Joined anew every day; the catalogue is a snapshot of the morning.
@@ -161,14 +162,9 @@ def judge_day(config: RunConfig, registry: Path, context: Context) -> dict[str, 
         queries=config.evaluation.queries,
         seed=config.seed,
     )
-    wanted, allowed = config.gate, config.loop
+    allowed = config.loop
     thresholds = [
-        Threshold("index recall@100", "a coarser index loses apps the towers would find",
-                  above=wanted.index_recall),
-        Threshold("AUC: candidate", "a ranker this weak is no better than popularity",
-                  above=wanted.auc_low),
-        Threshold("AUC: candidate", "nothing honest is this good here: look for a leaked label",
-                  below=wanted.auc_high),
+        *absolute_thresholds(config.gate, "candidate"),
         Threshold("AUC: candidate - current", "the model in service ranks better",
                   above=-allowed.auc_loss),
         Threshold("recall@100: candidate - current", "the model in service finds more",

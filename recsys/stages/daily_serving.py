@@ -14,17 +14,17 @@ import pyarrow as pa
 
 from data_gen import sessions
 from data_gen.world import Requests
-from mlplatform.artifacts import link_tree, read_json
+from mlplatform.artifacts import link_tree
 from mlplatform.data.files.spans import read_parquet, write_parquet
 from mlplatform.pipeline import Context
-from mlplatform.registry.registry import Registry, Version
 from recsys import examples
 from recsys.config import RunConfig
 from recsys.online.bundle import Bundle
 from recsys.online.feature_store import FeatureStore
 from recsys.online.recommender import Recommender
-from recsys.serving_log import Served, Visits, serve
-from recsys.stages.data import EVENTS, LOGGED, TRUTH, load_truth_of_the_morning
+from recsys.serving_log import Served, serve
+from recsys.stages.data import EVENTS, LOGGED, TRUTH, load_truth_of_the_morning, visits_of
+from recsys.stages.versions import current_version
 
 SWITCH_HOUR = 6.0
 LOG, SHOWN = "log", "shown.npz"
@@ -77,23 +77,15 @@ def close_day(config: RunConfig, registry: Path, context: Context) -> dict[str, 
     }
 
 
-def current_version(registry: Path, context: Context) -> Version:
-    """The version that the last push, be it of another day, brought into service."""
-    number = read_json(context.inputs["push"] / "version.json")["version"]
-    return Registry(registry).version(number)
-
-
 def _serve(config: RunConfig, registry: Path, visits: Requests, context: Context) -> Served:
     version = current_version(registry, context)
     bundle = Bundle.of_version(version)
     context.progress.expect(len(visits))
-    networks = np.where(visits.metered, "metered", "wifi").tolist()
-    asked = Visits(visits.request_id, visits.user, visits.hour, networks)
     with FeatureStore(context.inputs["build_feature_store"]) as store:
         recommender = Recommender(bundle, store)
         return serve(
             recommender,
-            asked,
+            visits_of(visits),
             version.number,
             config.loop.exploration,
             config.seed,

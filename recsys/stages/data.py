@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from data_gen import sessions
 from data_gen.memory import Memory
-from data_gen.world import World, build_world, load_truth, save_truth
+from data_gen.world import Requests, World, build_world, load_truth, save_truth
 from mlplatform.data.files.spans import span_files, write_parquet, write_span
 from mlplatform.data.schemas import schema as schemas
 from mlplatform.data.validation.broken_rows import find_broken_rows
@@ -18,6 +19,7 @@ from mlplatform.data.validation.validate import validate as validate_statistics
 from mlplatform.pipeline import Context
 from recsys import examples, features
 from recsys.config import RunConfig
+from recsys.serving_log import Visits
 
 OBSERVABLE, TRUTH, EVENTS, SPANS = "observable", "truth", "events", "spans"
 BACKLOG_DAY = -1
@@ -221,6 +223,12 @@ def load_truth_of_the_morning(config: RunConfig, context: Context) -> tuple[Worl
         context.inputs["simulate_days"] / TRUTH, world.apps.group, world.apps.category
     )
     return world, memory.grown(len(world.users.activity))
+
+
+def visits_of(requests: Requests) -> Visits:
+    """The world's visits as the application is asked."""
+    networks = np.where(requests.metered, "metered", "wifi").tolist()
+    return Visits(requests.request_id, requests.user, requests.hour, networks)
 
 
 def days_of(config: RunConfig, dataset: str) -> list[int]:

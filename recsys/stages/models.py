@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlplatform.artifacts import link_tree, read_json, to_json
+from mlplatform.artifacts import link_tree, to_json
 from mlplatform.data.files.spans import read_span
 from mlplatform.pipeline import Context
 from mlplatform.quiet import silenced_stderr
-from mlplatform.registry.registry import Registry
 from mlplatform.training import picture
 from mlplatform.training.batches import Batches
 from mlplatform.training.checkpoints import Checkpoints
@@ -38,6 +37,7 @@ from recsys.online.bundle import (
     require_transform,
 )
 from recsys.stages.data import SPANS
+from recsys.stages.versions import current_version
 from recsys.training_data import Positives, Slates
 
 LINEAR = "linear"
@@ -173,8 +173,7 @@ def _learn(
     def begin(model: Any, variables: Variables, slots: Mapping[str, Variables]) -> None:
         nonlocal report
         if "push" in context.inputs:
-            number = read_json(context.inputs["push"] / "version.json")["version"]
-            version = Registry(registry).version(number)
+            version = current_version(registry, context)
             parent = TrainingState.load(version.path / STATES / name)
             require_transform(version, str(parent.rows.get("transform")), f"{STATES}/{name}")
             report = warm_start(variables, slots, model.rows(), parent, strict=config.loop.strict)
@@ -188,8 +187,8 @@ def _learn(
         events=context.scratch / EVENTS / name,
         begin=begin,
     )
-    learned.model.export(context.output / name)
     model = learned.model
+    model.export(context.output / name)
     save_state(
         context.output / STATES / name,
         named_variables(model),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from data_gen import keyed, sessions
 from data_gen.memory import Memory
 from data_gen.world import Requests, World
-from mlplatform.artifacts import read_json, to_json
+from mlplatform.artifacts import to_json
 from mlplatform.errors import Unavailable
 from mlplatform.evaluation.metrics import Derived, WeightedMetric, difference, intervals, mean_of
 from mlplatform.pipeline import Context
@@ -30,10 +30,11 @@ from recsys.online.bundle import Bundle
 from recsys.online.feature_store import FeatureStore
 from recsys.online.recommender import Recommender
 from recsys.online.service import create_app
-from recsys.serving_log import SLATE, Visits, requests_of
+from recsys.serving_log import SLATE, requests_of
 from recsys.serving_skew import measure_skew, served_rows, trained_rows
-from recsys.stages.data import BACKLOG_DAY, SPANS, load_truth_of_the_morning
+from recsys.stages.data import BACKLOG_DAY, SPANS, load_truth_of_the_morning, visits_of
 from recsys.stages.release import BUNDLE
+from recsys.stages.versions import current_version
 from recsys.training_data import Positives
 
 USERS_ASKED = 3
@@ -111,8 +112,8 @@ def compare_serving(config: RunConfig, context: Context) -> dict[str, Any]:
 
 def serve(config: RunConfig, registry: Path, context: Context) -> dict[str, Any]:
     """-> answers.json: what the pushed bundle's server answered to real HTTP requests."""
-    version = read_json(context.inputs["push"] / "version.json")["version"]
-    pushed = Registry(registry).version(version)
+    pushed = current_version(registry, context)
+    version = pushed.number
     Registry(registry).verify(pushed)
     bundle = Bundle.of_version(pushed)
     with FeatureStore(context.inputs["build_feature_store"]) as store:
@@ -138,13 +139,7 @@ def _system(
     bundle: Bundle, store: FeatureStore, visits: Requests, slates: dict[str, NDArray[np.int64]]
 ) -> NDArray[np.int64]:
     """The system's slates, by the code that serves; returns its candidates."""
-    asked = Visits(
-        visits.request_id,
-        visits.user,
-        visits.hour,
-        np.where(visits.metered, "metered", "wifi").tolist(),
-    )
-    answer = Recommender(bundle, store).recommend(requests_of(store, asked), SLATE)
+    answer = Recommender(bundle, store).recommend(requests_of(store, visits_of(visits)), SLATE)
     slates["system"] = answer.app_ids
     return answer.candidates
 

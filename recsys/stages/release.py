@@ -18,10 +18,11 @@ from mlplatform.pipeline import Context
 from mlplatform.registry.registry import Registry
 from mlplatform.training.runtime import tensorflow
 from recsys import evaluation
-from recsys.config import RunConfig
+from recsys.config import Gate, RunConfig
 from recsys.online.bundle import CATALOGUE, QUERY_TOWER, RANKER, STATES, TRANSFORM, Bundle
 from recsys.stages.data import BACKLOG_DAY, SPANS, load_truth_of_the_morning
 from recsys.stages.models import CURVE, LINEAR
+from recsys.stages.versions import write_version
 from recsys.training_data import Positives, Slates
 
 ALL_APPS = "all apps"
@@ -79,14 +80,7 @@ def gate(config: RunConfig, context: Context) -> dict[str, Any]:
     stage = context.inputs["evaluate"]
     wanted = config.gate
     thresholds = [
-        Threshold(
-            "index recall@100", "a coarser index loses apps the towers would find",
-            above=wanted.index_recall,
-        ),
-        Threshold("AUC: system", "a ranker this weak is no better than popularity",
-                  above=wanted.auc_low),
-        Threshold("AUC: system", "nothing honest is this good here: look for a leaked label",
-                  below=wanted.auc_high),
+        *absolute_thresholds(wanted, "system"),
         Threshold("AUC: system - popular", "popularity is free", above=0.0),
         Threshold(f"recall@100 of {ALL_APPS}: system - popular", "popularity is free", above=0.0),
     ]  # fmt: skip
@@ -94,6 +88,18 @@ def gate(config: RunConfig, context: Context) -> dict[str, Any]:
     require_blessed(blessing)
     (context.output / BLESSING).write_bytes(to_json(blessing))
     return {"rows": len(thresholds), "blessed": True}
+
+
+def absolute_thresholds(wanted: Gate, ranker: str) -> list[Threshold]:
+    """What is asked of any bundle, whatever it follows; `ranker` is its name in the figures."""
+    return [
+        Threshold("index recall@100", "a coarser index loses apps the towers would find",
+                  above=wanted.index_recall),
+        Threshold(f"AUC: {ranker}", "a ranker this weak is no better than popularity",
+                  above=wanted.auc_low),
+        Threshold(f"AUC: {ranker}", "nothing honest is this good here: look for a leaked label",
+                  below=wanted.auc_high),
+    ]  # fmt: skip
 
 
 def push(
@@ -108,7 +114,7 @@ def push(
         "transform": read_json(context.inputs["evaluate"] / BUNDLE / TRANSFORM)["fingerprint"],
     }
     version = Registry(registry).push(context.inputs["evaluate"] / BUNDLE, manifest)
-    (context.output / "version.json").write_bytes(to_json({"version": version.number}))
+    write_version(context.output, version)
     return {"rows": len(version.manifest["files"]), "version": version.number}
 
 
