@@ -23,7 +23,12 @@ Codes = NDArray[np.int32]
 def table_sizes(task: Task) -> dict[str, dict[str, int]]:
     """How many codes each feature of each group has."""
     transform = task.model.transform
-    groups = {"request": features.REQUEST, "app": features.APP, "impression": features.IMPRESSION}
+    groups = {
+        "request": features.REQUEST,
+        "app": features.APP,
+        "impression": [f for f in features.IMPRESSION if not f.training_only],
+        "place": [f for f in features.IMPRESSION if f.training_only],
+    }
     sizes = {
         group: {feature.name: transform.cardinality(feature.name) for feature in declared}
         for group, declared in groups.items()

@@ -88,6 +88,8 @@ class Wide(tf_keras.Model):
 class Deep(tf_keras.Model):
     """Embeddings of all fields, a product of user and app, two hidden layers: -> `[batch, 1]`.
 
+    The place in the list is added beside them.
+
     slate: how many rows of 'app' and 'impression', one after another, each request stands for.
     """
 
@@ -100,6 +102,7 @@ class Deep(tf_keras.Model):
         self.owned = MeanOfHistory(sizes["history"], field_dim)
         self.app = Fields(sizes["app"], field_dim)
         self.impression = Fields(sizes["impression"], field_dim)
+        self.place = Fields(sizes["place"], 1)
         self.user_factor = tf_keras.layers.Dense(product)
         self.app_factor = tf_keras.layers.Dense(product)
         self.first = tf_keras.layers.Dense(hidden[0], activation="relu")
@@ -115,7 +118,8 @@ class Deep(tf_keras.Model):
         app = self.app(inputs["app"])
         product = factor * self.app_factor(app)
         fields = [user, app, self.impression(inputs["impression"]), product]
-        return self.out(self.second(self.first(tf.concat(fields, axis=1))))
+        wanted = self.out(self.second(self.first(tf.concat(fields, axis=1))))
+        return wanted + self.place(inputs["impression"])
 
 
 def wide_and_deep(wide: Wide, deep: Deep) -> tf_keras.Model:

@@ -39,7 +39,7 @@ class RankerSettings:
     wide_buckets: int = 1 << 20
     wide_rate: float = 0.05
     wide_l1: float = 3.0
-    deep_rate: float = 0.05
+    deep_rate: float = 0.1
     accumulator: float = 1.0
     base_rate: float = 0.015
     seed: int = 0

@@ -47,6 +47,7 @@ def give_ranker(model: Any, script: Any) -> None:
     give_fields(part.history.embedding, deep.owned.fields)
     give_fields(part.app_fields, deep.app)
     give_fields(part.impression_fields, deep.impression)
+    give_fields(part.place, deep.place)
     give_dense(deep.user_factor, part.user_factor)
     give_dense(deep.app_factor, part.app_factor)
     give_dense(deep.first, part.user_half, part.app_half, part.impression_half, part.product_half)

@@ -1,7 +1,10 @@
 """A small network over embeddings of all fields: the deep part alone.
 
 Trained with AdaGrad.  The first layer is a user half, an app half and a product of both, so serving
-can compute the app half ahead (Cheng et al., Wide & Deep, 2016, section 3.2).
+can compute the app half ahead (Cheng et al., Wide & Deep, 2016, section 3.2).  The place in the
+list is added beside the network, not put into it: it tells whether an app was looked at, and a
+network that mixes it with what the app is learns the log's ranker too (Zhao et al., Recommending
+What Video to Watch Next, RecSys 2019, section 4.3).
 """
 
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -34,9 +37,10 @@ class Deep(tf.Module):
         self.app_fields = FieldEmbedding(
             ranker.app, [f.name for f in features.APP], s.field_dim, seed + 40
         )
-        self.impression_fields = FieldEmbedding(
-            ranker.impression, [f.name for f in features.IMPRESSION], s.field_dim, seed + 60
-        )
+        served = [f.name for f in features.IMPRESSION if not f.training_only]
+        self.impression_fields = FieldEmbedding(ranker.impression, served, s.field_dim, seed + 60)
+        place = [f.name for f in features.IMPRESSION if f.training_only]
+        self.place = FieldEmbedding(ranker.impression, place, 1, seed + 61)
         user_width = self.request_fields.width + self.history.width
         app_width = self.app_fields.width
         self.user_half = Dense(user_width, first, seed + 70)
@@ -61,7 +65,8 @@ class Deep(tf.Module):
             + self.impression_half(self.impression_fields(impression))
             + self.product_half(product)
         )
-        return self.out(tf.nn.relu(self.second(hidden)))[:, :, 0]
+        wanted = self.out(tf.nn.relu(self.second(hidden)))
+        return tf.reduce_sum(wanted + self.place(impression), axis=-1)
 
     def optimizer(self) -> Any:
         s = self.settings
