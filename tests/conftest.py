@@ -1,5 +1,6 @@
 """One run of the main job at tiny scale, shared by every test that needs a finished workspace."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -31,9 +32,18 @@ def command() -> object:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workspace of a finished tiny run; tests read it and do not write into it."""
-    workspace = tmp_path_factory.mktemp("tiny") / "workspace"
-    done = storeloop("run", "--config", "tiny", "--workspace", str(workspace))
-    assert done.returncode == 0, done.stderr[-3000:]
-    (workspace / "stdout.txt").write_text(done.stdout)
+    """The workspace of a finished tiny run; tests read it and do not write into it.
+
+    Of pytest's workers the first to ask makes it, the others wait for it.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    workspace, stdout = folder / "workspace", folder / "stdout.txt"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stdout.exists():
+            done = storeloop("run", "--config", "tiny", "--workspace", str(workspace))
+            assert done.returncode == 0, done.stderr[-3000:]
+            stdout.write_text(done.stdout)
     return workspace

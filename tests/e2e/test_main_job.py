@@ -52,7 +52,7 @@ def test_answers_have_titles_categories_and_falling_scores(summary):
 
 
 def test_the_closing_table_names_every_stage_and_the_report(finished):
-    text = (finished / "stdout.txt").read_text()
+    text = (finished.parent / "stdout.txt").read_text()
     for stage in ("generate_world", "train_ranker", "serve"):
         assert stage in text
     assert "bundle version 1" in text
