@@ -15,6 +15,7 @@ NAMES = {
     "training-speed": "rows a second of both models in our trainer, beside plain Keras scripts",
     "warm-start": "what it saves to begin where yesterday's model ended, and what it is worth",
     "rankers": "wide, deep, and wide and deep: AUC, and installs in the world",
+    "off-policy": "what a policy would have earned, told from another's log, beside the truth",
     "resume": "every stage killed and run again: the same bytes?",
 }
 
