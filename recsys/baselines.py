@@ -1,7 +1,7 @@
 """What a recommender has to beat: popularity, popularity in the user's categories, likeness.
 
-Enters: past installs and the catalogue.  Leaves: for each query, whether the app it went on to
-install is among a baseline's first k.  None of them learns anything.
+Enters: past installs and the catalogue.  Leaves: for each query, the place in a baseline's list of
+the app that it went on to install.  None of them learns anything.
 """
 
 from dataclasses import dataclass
@@ -12,31 +12,35 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 Rows = NDArray[np.int32]  # rows of the app table: 0 for no app, else position + 1
-Hits = NDArray[np.bool_]
+Ranks = NDArray[np.int64]  # from 1; 0 beyond the first k
 
 
 @dataclass(frozen=True)
 class Popularity:
-    """Apps by installs: `order [apps]` positions, the most popular first; `rank [apps]`."""
+    """Apps by installs: `order [apps]` positions, the most popular first; `rank [apps]` from 0."""
 
     order: NDArray[np.int64]
     rank: NDArray[np.int64]
 
     @classmethod
     def of(cls, installed: Rows, n_apps: int) -> "Popularity":
-        counts = np.bincount(installed, minlength=n_apps + 1)[1:]
-        order = np.argsort(-counts, kind="stable")
-        rank = np.empty(n_apps, dtype=np.int64)
-        rank[order] = np.arange(n_apps)
+        return cls.of_counts(np.bincount(installed, minlength=n_apps + 1)[1:])
+
+    @classmethod
+    def of_counts(cls, installs: NDArray[np.int64]) -> "Popularity":
+        """installs: of every app, `[apps]`."""
+        order = np.argsort(-installs, kind="stable")
+        rank = np.empty(len(installs), dtype=np.int64)
+        rank[order] = np.arange(len(installs))
         return cls(order, rank)
 
-    def hits(self, app: Rows, k: int) -> Hits:
-        return self.rank[app - 1] < k
+    def ranks(self, app: Rows, k: int) -> Ranks:
+        return _within(self.rank[app - 1], k)
 
 
-def category_hits(
+def category_ranks(
     popularity: Popularity, category: NDArray[np.int32], history: Rows, app: Rows, k: int
-) -> Hits:
+) -> Ranks:
     """Most popular apps of the categories that the user installed from lately.
 
     category: code of every app, `[apps]`, from 1. Users without a history get the popular apps.
@@ -52,7 +56,8 @@ def category_hits(
     for code in range(n_categories):
         ranks = np.sort(popularity.rank[category == code])
         before += np.where(liked[:, code], np.searchsorted(ranks, target), 0)
-    return liked[np.arange(len(app)), category[app - 1]] & (before < k)
+    listed = liked[np.arange(len(app)), category[app - 1]]
+    return np.where(listed, _within(before, k), 0)
 
 
 def content_vectors(catalogue: pa.Table, dim: int, seed: int) -> NDArray[np.float32]:
@@ -90,3 +95,8 @@ def profiles(vectors: NDArray[np.float32], history: Rows) -> NDArray[np.float32]
     n_owned = np.maximum(owned.sum(axis=1), 1).astype(np.float32)
     mean: NDArray[np.float32] = total / n_owned  # in single precision, as the search wants it
     return mean
+
+
+def _within(before: NDArray[np.int64], k: int) -> Ranks:
+    """before: how many apps of the list come first."""
+    return np.where(before < k, before + 1, 0)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mlplatform.errors import AnomaliesFound, PlatformError
-from recsys import data_cli
+from recsys import data_cli, registry_cli
 from recsys.data_cli import JsonOption
+from recsys.registry_cli import WORKSPACE, WorkspaceOption
 
 if TYPE_CHECKING:
     from recsys.online.recommender import Recommender
@@ -20,10 +21,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-WorkspaceOption = Annotated[
-    Path, typer.Option("--workspace", help="Directory that keeps all artifacts.")
-]
-WORKSPACE = Path("workspace")
 
 
 @app.command()
@@ -98,7 +95,6 @@ def serve(
     store = feature_store or _feature_store(workspace)
     versions = Registry(registry or workspace / "registry")
     version = versions.labelled(label)
-    versions.verify(version)
 
     def load() -> "Recommender":
         from recsys.online.bundle import Bundle
@@ -107,7 +103,8 @@ def serve(
 
         return Recommender(Bundle.of_version(version), FeatureStore(store))
 
-    uvicorn.run(create_app(load, version.number), host=host, port=port, log_level="warning")
+    with versions.serving(version):
+        uvicorn.run(create_app(load, version.number), host=host, port=port, log_level="warning")
 
 
 @app.command()
@@ -130,33 +127,21 @@ def recommend(
     from recsys.online.service import answer
 
     store = FeatureStore(_feature_store(workspace))
-    version = Registry(workspace / "registry").labelled(STABLE)
+    registry = Registry(workspace / "registry")
+    version = registry.labelled(STABLE)
     row = store.profiles([user])[0] | {"hour_of_day": hour, "network": network}
-    recommender = Recommender(Bundle.of_version(version), store)
+    with registry.serving(version):
+        recommender = Recommender(Bundle.of_version(version), store)
     result = answer(recommender, recommender.table([row]), k, version.number)
     report.show_answer(result.model_dump(exclude_none=True), as_json=as_json)
 
 
-@app.command("list")
-def list_versions(workspace: WorkspaceOption = WORKSPACE, as_json: JsonOption = False) -> None:
-    """List the pushed versions and their labels."""
-    from mlplatform.registry.registry import Registry
-    from recsys import report
-
-    report.show_versions(Registry(workspace / "registry"), as_json=as_json)
-
-
-@app.command()
-def verify(workspace: WorkspaceOption = WORKSPACE) -> None:
-    """Check every file of every pushed version against its hash."""
-    from mlplatform.registry.registry import Registry
-
-    registry = Registry(workspace / "registry")
-    for version in registry.list():
-        registry.verify(version)
-        print(f"version {version.number}: {len(version.manifest['files'])} files, all as pushed")
-
-
+app.command("list")(registry_cli.list_versions)
+for verb in (
+    registry_cli.show, registry_cli.verify, registry_cli.label, registry_cli.rollback,
+    registry_cli.gc, registry_cli.lineage, registry_cli.rebuild,
+):  # fmt: skip
+    app.command()(verb)
 app.command()(data_cli.validate)
 app.command()(data_cli.skew)
 app.add_typer(data_cli.schema_app)

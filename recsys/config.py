@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from data_gen.config import WorldConfig
 from mlplatform.errors import InvalidArgument, NotFound
+from mlplatform.evaluation.gate import EverySlice, Threshold
 from recsys.models.rankers import families
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -79,10 +80,6 @@ class Loop(_Section):
         0.02, ge=0, le=0.1, description="share of places shown to find out what they are worth"
     )
     requests: int = Field(20_000, ge=50, description="requests of the morning, to judge a model by")
-    auc_loss: float = Field(
-        0.03, ge=0, description="a model may be so much worse than the one it replaces, at most"
-    )
-    recall_loss: float = Field(0.05, ge=0, description="and find so many fewer installs")
     strict: bool = Field(False, description="refuse to start any part of a model cold")
     joined_skew: float = Field(
         0.01, ge=0, le=1, description="share of rows in which a feature may be served otherwise"
@@ -90,11 +87,62 @@ class Loop(_Section):
 
 
 class Gate(_Section):
-    """Thresholds of the gate; `pipeline.py` says why each one."""
+    """What a bundle has to clear to be served; see `mlplatform.evaluation.gate`."""
 
-    index_recall: float = 0.95
-    auc_low: float = 0.6
-    auc_high: float = 0.9
+    thresholds: tuple[Threshold, ...] = (
+        Threshold(
+            "AUC: system", "a ranker this weak is no better than popularity",
+            evaluation="ranking", above=0.6,
+        ),
+        Threshold(
+            "AUC: system", "nothing honest is this good here: look for a leaked label",
+            evaluation="ranking", below=0.9,
+        ),
+        Threshold(
+            "AUC: system - popular", "popularity is free",
+            evaluation="ranking", above=0.0,
+        ),
+        Threshold(
+            "calibration: system", "scores are shown and compared as probabilities",
+            evaluation="ranking", above=0.5, below=2.0,
+        ),
+        Threshold(
+            "AUC: system - baseline", "the model in service ranks better",
+            evaluation="ranking", above=-0.03,
+        ),
+        Threshold(
+            "AUC: system - baseline", "no day's data is worth so much: look for a leaked label",
+            evaluation="ranking", below=0.15,
+        ),
+        Threshold(
+            "AUC: system", "one country served at random is hidden by the others",
+            evaluation="ranking", above=0.5, where=EverySlice(("country",), 300),
+        ),
+        Threshold(
+            "AUC: system", "one class of devices served at random is hidden by the others",
+            evaluation="ranking", above=0.5, where=EverySlice(("device_tier",), 300),
+        ),
+        Threshold(
+            "AUC: system - baseline", "a country must not pay for the others' gain",
+            evaluation="ranking", above=-0.1, where=EverySlice(("country",), 300),
+        ),
+        Threshold(
+            "recall@100: system - popular", "popularity is free",
+            evaluation="retrieval", above=0.0,
+        ),
+        Threshold(
+            "recall@100: system - baseline", "the towers in service find more",
+            evaluation="retrieval", above=-0.05,
+        ),
+        Threshold(
+            "recall@100", "a coarser index, or another version's, loses apps the towers would find",
+            evaluation="index", above=0.95,
+        ),
+        Threshold(
+            "candidates per request", "filters must leave the ranker a choice",
+            evaluation="lists", above=100.0,
+        ),
+    )  # fmt: skip
 
 
 class RunConfig(_Section):
@@ -131,6 +179,8 @@ def load_config(name: str) -> RunConfig:
         ) from error
     try:
         return RunConfig.model_validate(content)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{path}: {error}") from None
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg'].lower()}"

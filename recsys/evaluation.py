@@ -1,108 +1,302 @@
-"""Offline evaluation on a later day: retrieval over the full catalogue, ranking on impressions.
+"""Offline evaluation on a later day: what every recommender says of the same impressions, installs.
 
-Enters: a loaded bundle, the later day's spans, what was popular before.  Leaves: figures with
-95 % intervals.  Every recommender and every baseline is judged on the same rows.
+Enters: loaded bundles, the later day's spans.  Leaves: rows of predictions, Parquet, that the
+platform evaluates by slices, and the evaluations by name.  A later day, the whole catalogue, and
+the same rows for all: nothing is sampled from what there is to choose among.
 """
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlplatform.data.files.spans import read_span
-from mlplatform.evaluation.metrics import (
-    Derived,
-    Interval,
-    WeightedMetric,
-    auc_of,
-    difference,
-    intervals,
-    log_loss_of,
-    mean_of,
+from mlplatform.artifacts import to_json
+from mlplatform.data.files.spans import read_span, write_parquet
+from mlplatform.evaluation.figures import Evaluation, Slice
+from mlplatform.evaluation.list_metrics import NDCG, UserAUC
+from mlplatform.evaluation.lists import describe_lists
+from mlplatform.evaluation.metrics import Interval, intervals, mean_of
+from mlplatform.evaluation.page import render
+from mlplatform.evaluation.rank_metrics import MRR, RankNDCG, Recall
+from mlplatform.evaluation.row_metrics import (
+    AUC,
+    Calibration,
+    LogLoss,
+    MeanLabel,
+    MeanPrediction,
 )
+from mlplatform.evaluation.task import Model, Task
 from recsys import baselines, features
 from recsys.apps import UNKNOWN
+from recsys.baselines import Popularity
 from recsys.columns import Columns
 from recsys.models.index import exact_search, recall
 from recsys.online.bundle import Bundle
+from recsys.online.feature_store import FeatureStore
+from recsys.online.recommender import Recommender
 from recsys.training_data import Positives, Slates
 
-K = 100
+Lists = NDArray[np.integer[Any]]
+Rows = TypeVar("Rows")
+Others: TypeAlias = Callable[[Rows], Mapping[str, NDArray[Any]]]  # rows -> what each says of them
+# The bundle that is judged, and the one in service: the gate knows the latter by this name.
+SYSTEM, BASELINE, POPULAR = "system", "baseline", "popular"
+RANKING, RETRIEVAL, INDEX, LISTS = "ranking", "retrieval", "index", "lists"
+K = 100  # of retrieval
 CONTENT_DIM = 64
+SLATE = 10
 MOST_SHOWN = 1000
+NEW_DAYS = 7
+WHO, WHAT = ("country", "device_tier", "age_band"), ("category",)
+SLICES = tuple((name,) for name in (*WHO, *WHAT, "new_user", "new_app"))
+SEARCHED = (*WHO, *WHAT, "network", "new_user", "new_app")
 _SCORED_AT_ONCE = 1024
 
 
-def evaluate_index(bundle: Bundle, queries: NDArray[np.float32], seed: int) -> dict[str, Interval]:
-    """Recall@100 of the index against the exact search."""
-    found, _ = bundle.index.search(queries, K)
-    per_query = recall(found, exact_search(bundle.vectors, queries, K))
-    return intervals({"index recall@100": mean_of(per_query)}, np.arange(len(queries)), seed)
+def nobody(rows: Any) -> Mapping[str, NDArray[Any]]:
+    return {}
 
 
 @dataclass(frozen=True)
-class RetrievalJudge:
-    """Judges retrieval and its baselines on the same installs.
+class Judged:
+    """How many rows of the day to judge by, at most, chosen at random."""
 
-    popularity: of the apps, by what was installed in training.
+    requests: int
+    installs: int
+    queries: int
+    seed: int
+
+
+def judge_ranking(
+    bundles: Mapping[str, Bundle],
+    popularity: NDArray[Any],
+    root: Path,
+    day: int,
+    wanted: Judged,
+    output: Path,
+    others: Others[Slates] = nobody,
+) -> Evaluation:
+    """What the rankers make of a day's impressions.
+
+    Each bundle reads the rows through its own transform.  Apps that one of them does not know are
+    left out.
+
+    Args:
+        bundles: the one that is judged first.
+        popularity: of its apps, in their order.
+        root: of the spans.
+        output: gets `predictions/`, and JSON and a page of the evaluation.
+        others: who else is judged; their scores need not be probabilities.
+    """
+    first = next(iter(bundles.values()))
+    slates = {
+        name: Slates.read(root, [day], one.transform, one.apps) for name, one in bundles.items()
+    }
+    chosen = sample(len(slates[SYSTEM]), wanted.requests, wanted.seed)
+    slates = {name: one.take(chosen) for name, one in slates.items()}
+    known = np.logical_and.reduce([one.label >= 0 for one in slates.values()])
+    scores = {
+        name: probabilities(score_slates(one.rank, slates[name], slates[name].impression))
+        for name, one in bundles.items()
+    }
+    gives = dict.fromkeys(scores, "probability")
+    scores[POPULAR] = np.concatenate([[0], popularity])[slates[SYSTEM].app]
+    scores |= others(slates[SYSTEM])
+    requests = read_span(root, "requests", [day]).take(pa.array(chosen))
+    rows = impressions_table(first, day, slates[SYSTEM], known, requests, scores)
+    task = ranking_task(dict.fromkeys(scores, "score") | gives, wanted)
+    return evaluate_rows(RANKING, rows, task, output)
+
+
+def judge_retrieval(
+    bundles: Mapping[str, Bundle],
+    popularity: NDArray[Any],
+    installs: pa.Table,
+    day: int,
+    wanted: Judged,
+    output: Path,
+    others: Others[Positives] = nobody,
+    name: str = RETRIEVAL,
+) -> Evaluation:
+    """At which place each list of the whole catalogue has what users went on to install.
+
+    Args:
+        installs: some rows of the dataset `positives`, of apps that every bundle knows.
+        others: who else is judged, by the ranks of the installs in their lists, 0 beyond K.
+    """
+    first = next(iter(bundles.values()))
+    ranks: dict[str, Lists] = {}
+    for who, one in bundles.items():
+        positives = Positives.of(installs, one.transform, one.apps)
+        ranks[who] = ranks_in(one.index.search(query_vectors(one, positives), K)[0], positives.app)
+    positives = Positives.of(installs, first.transform, first.apps)
+    ranks[POPULAR] = Popularity.of_counts(popularity).ranks(positives.app, K)
+    ranks |= others(positives)
+    rows = installs_table(first, day, installs, ranks)
+    return evaluate_rows(name, rows, retrieval_task(ranks, wanted), output)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Recommenders that learn nothing: what is popular where a user installs, what is alike.
+
     content: what the listing says of every app, `[apps, dim]`.
     """
 
     bundle: Bundle
-    popularity: baselines.Popularity
+    popularity: Popularity
     content: NDArray[np.float32]
-    seed: int
 
     @classmethod
-    def of(cls, bundle: Bundle, past_installs: NDArray[np.int32], seed: int) -> "RetrievalJudge":
-        """past_installs: rows of the app table installed in training, however often."""
-        return cls(
-            bundle,
-            baselines.Popularity.of(past_installs, len(bundle.apps)),
-            baselines.content_vectors(bundle.catalogue, CONTENT_DIM, seed),
-            seed,
-        )
+    def of(cls, bundle: Bundle, popularity: NDArray[Any], seed: int) -> Self:
+        content = baselines.content_vectors(bundle.catalogue, CONTENT_DIM, seed)
+        return cls(bundle, Popularity.of_counts(popularity), content)
 
-    def judge(
-        self, where: str, installs: Positives, oracle: NDArray[np.int64]
-    ) -> dict[str, Interval]:
-        """Recall@100 of a slice of held-out installs, named `where`.
-
-        oracle: the ids of the 100 apps that the world itself would show each user.
-        """
-        app, position = installs.app, installs.app - 1
-        found, _ = self.bundle.index.search(self.queries(installs), K)
-        columns = Columns.of(self.bundle.transform, features.APP)
-        category = self.bundle.apps.codes[1:, columns.first("category")]
-        like = exact_search(self.content, baselines.profiles(self.content, installs.history), K)
-        ids = self.bundle.apps.ids[position]
-        hits = {
-            "system": (found == position[:, None]).any(axis=1),
-            "popular": self.popularity.hits(app, K),
-            "popular in categories": baselines.category_hits(
-                self.popularity, category, installs.history, app, K
+    def ranks(self, installs: Positives) -> dict[str, NDArray[np.int64]]:
+        column = Columns.of(self.bundle.transform, features.APP).first("category")
+        category = self.bundle.apps.codes[1:, column]
+        profiles = baselines.profiles(self.content, installs.history)
+        return {
+            "popular in categories": baselines.category_ranks(
+                self.popularity, category, installs.history, installs.app, K
             ),
-            "content neighbours": (like == position[:, None]).any(axis=1),
-            "oracle": (oracle == ids[:, None]).any(axis=1),
+            "content neighbours": ranks_in(exact_search(self.content, profiles, K), installs.app),
         }
-        name = f"recall@{K} of {where}"
-        metrics: dict[str, WeightedMetric] = {
-            f"{name}: {who}": mean_of(hit.astype(float)) for who, hit in hits.items()
-        }
-        differences = {
-            f"{name}: system - {who}": difference(f"{name}: system", f"{name}: {who}")
-            for who in list(hits)[1:]
-        }
-        n = float(len(installs))
-        return {f"installs: {where}": Interval(n, n, n)} | intervals(
-            metrics, installs.user, self.seed, differences
-        )
 
-    def queries(self, installs: Positives) -> NDArray[np.float32]:
-        return query_vectors(self.bundle, installs)
+
+def installs_known(bundles: Iterable[Bundle], root: Path, day: int) -> pa.Table:
+    """The day's rows of `positives` whose app every bundle knows."""
+    installs = read_span(root, "positives", [day])
+    for one in bundles:
+        known = one.apps.rows_of(installs["app_id"].to_numpy()) != UNKNOWN
+        installs = installs.filter(pa.array(known))
+    return installs
+
+
+def ranking_task(models: Mapping[str, Any], wanted: Judged) -> Task:
+    """models: what each column of an impressions' table gives, the judged one's first."""
+    return Task(
+        user="user_id",
+        models={name: Model(name, gives) for name, gives in models.items()},
+        metrics=(
+            AUC(), UserAUC(), NDCG(SLATE), LogLoss(), Calibration(),
+            MeanLabel(), MeanPrediction(),
+        ),
+        label=features.LABEL.name,
+        query="request_id",
+        slices=SLICES,
+        search=SEARCHED,
+        seed=wanted.seed,
+    )  # fmt: skip
+
+
+def retrieval_task(models: Mapping[str, Any], wanted: Judged) -> Task:
+    """models: the names of the columns of ranks in an installs' table."""
+    return Task(
+        user="user_id",
+        models={name: Model(name, "rank") for name in models},
+        metrics=(Recall(K), Recall(SLATE), RankNDCG(K), MRR()),
+        slices=SLICES,
+        seed=wanted.seed,
+    )
+
+
+def evaluate_rows(name: str, rows: pa.Table, task: Task, output: Path) -> Evaluation:
+    """-> the evaluation of rows; `predictions/NAME.parquet`, NAME.json and NAME.html of it."""
+    from mlplatform.evaluation.evaluate import evaluate  # imports Beam
+
+    path = output / "predictions" / f"{name}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_parquet(rows, path)
+    evaluation = evaluate([path], task)
+    (output / f"{name}.json").write_bytes(to_json(evaluation.to_json()))
+    (output / f"{name}.html").write_text(render(evaluation, name), encoding="utf-8")
+    return evaluation
+
+
+def impressions_table(
+    bundle: Bundle,
+    day: int,
+    slates: Slates,
+    known: NDArray[np.bool_],
+    requests: pa.Table,
+    scores: Mapping[str, NDArray[np.floating[Any]]],
+) -> pa.Table:
+    """A row for every shown app: who saw it, what it is, the label, what each ranker said.
+
+    Args:
+        known: which places to take, `[n, k]`.
+        requests: of the slates, in their order, `[n]`.
+        scores: `[n, k]` each.
+    """
+    row, _ = np.nonzero(known)
+    ids = {"user_id": slates.user[row], "request_id": slates.request_id[row]}
+    return pa.table(
+        ids
+        | _facts(bundle, day, requests.take(pa.array(row)), slates.app[known])
+        | {features.LABEL.name: slates.label[known]}
+        | {name: score[known].astype(np.float64) for name, score in scores.items()}
+    )
+
+
+def installs_table(
+    bundle: Bundle, day: int, installs: pa.Table, ranks: Mapping[str, Lists]
+) -> pa.Table:
+    """A row for every install: who, what it is, the rank at which each recommender had it."""
+    app = bundle.apps.rows_of(installs["app_id"].to_numpy())
+    return pa.table(
+        {"user_id": installs["user_id"]} | _facts(bundle, day, installs, app) | dict(ranks)
+    )
+
+
+def judge_index(bundle: Bundle, installs: pa.Table, wanted: Judged) -> Evaluation:
+    """Recall@100 of the index against the exact search, of the queries before some installs."""
+    some = installs.slice(0, wanted.queries)
+    queries = query_vectors(bundle, Positives.of(some, bundle.transform, bundle.apps))
+    found, _ = bundle.index.search(queries, K)
+    per_query = recall(found, exact_search(bundle.vectors, queries, K))
+    user = some["user_id"].to_numpy()
+    figures = intervals({f"recall@{K}": mean_of(per_query)}, user, wanted.seed)
+    return Evaluation((SYSTEM,), Slice((), len(some), len(np.unique(user)), figures), {})
+
+
+def judge_lists(
+    recommender: Recommender, requests: pa.Table, installs: pa.Table, seed: int
+) -> Evaluation:
+    """What the lists for some requests are like as a whole, and how many apps were ranked for them.
+
+    A figure of all lists together has no interval: see `describe_lists`.
+
+    Args:
+        requests: rows as logged; the log keeps no `owned`, for which the history is taken.
+        installs: what users went for, to compare its popularity with that of the lists.
+    """
+    apps = recommender.bundle.apps
+    asked = requests.append_column(features.OWNED.name, requests[features.HISTORY.name])
+    answer = recommender.recommend(asked, SLATE)
+    candidates = (answer.candidates >= 0).sum(axis=1)
+    user = requests["user_id"].to_numpy()
+    figures = intervals({"candidates per request": mean_of(candidates)}, user, seed)
+    popularity = recent_installs(recommender.store, recommender.bundle)
+    wanted = apps.rows_of(installs["app_id"].to_numpy()) - 1
+    described = describe_lists(apps.rows_of(answer.app_ids) - 1, popularity, wanted)
+    for name, value in (
+        ("coverage of the catalogue", described.coverage),
+        ("inequality of apps in lists", described.gini),
+        ("percentile of popularity, lists", described.popularity),
+        ("percentile of popularity, installs", described.wanted_popularity),
+    ):
+        figures[name] = Interval(value, value, value)
+    return Evaluation((SYSTEM,), Slice((), len(requests), len(np.unique(user)), figures), {})
+
+
+def recent_installs(store: FeatureStore, bundle: Bundle) -> NDArray[np.int64]:
+    """Of every app of a bundle, as of the morning: what is popular, `[apps]`."""
+    return np.asarray(store.app_columns(bundle.apps.ids)["recent_installs"])
 
 
 def query_vectors(bundle: Bundle, installs: Positives) -> NDArray[np.float32]:
@@ -111,6 +305,17 @@ def query_vectors(bundle: Bundle, installs: Positives) -> NDArray[np.float32]:
         "vector"
     ].numpy()
     return vectors
+
+
+def ranks_in(lists: Lists, app: NDArray[np.int32]) -> NDArray[np.int64]:
+    """The place of each app in its list, from 1; 0 if it is not there.
+
+    Args:
+        lists: positions in the catalogue, `[n, k]`.
+        app: rows of the app table, `[n]`.
+    """
+    hit = lists == (app - 1)[:, None]
+    return np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0)
 
 
 def score_slates(rank: Any, slates: Slates, impression: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -128,104 +333,9 @@ def score_slates(rank: Any, slates: Slates, impression: NDArray[np.int32]) -> ND
     )
 
 
-def evaluate_ranking(
-    slates: Slates, scores: dict[str, NDArray[np.floating[Any]]], seed: int
-) -> dict[str, Interval]:
-    """AUC of each score over shown apps, and of the first over each other.
-
-    scores: `[n, k]` each, the system's first; it is in logits and gets a log loss and a
-    calibration (predicted over observed installs) as well.
-    """
-    shown = slates.label >= 0
-    label = slates.label[shown]
-    user = np.broadcast_to(slates.user[:, None], shown.shape)[shown]
-    system, *others = scores
-    metrics = {f"AUC: {name}": auc_of(score[shown], label) for name, score in scores.items()}
-    derived = {
-        f"AUC: {system} - {name}": difference(f"AUC: {system}", f"AUC: {name}") for name in others
-    }
-    probability = 1 / (1 + np.exp(-scores[system][shown].astype(np.float64)))
-    base = np.full(len(label), label.mean())
-    metrics["log loss: system"] = log_loss_of(probability, label)
-    metrics["log loss: base rate"] = log_loss_of(base, label)
-    metrics["installs per impression: observed"] = mean_of(label.astype(float))
-    metrics["installs per impression: predicted"] = mean_of(probability)
-    derived["calibration: predicted / observed"] = lambda values: (
-        values["installs per impression: predicted"] / values["installs per impression: observed"]
-    )
-    return intervals(metrics, user, seed, derived)
-
-
-def compare_bundles(
-    candidate: Bundle,
-    current: Bundle,
-    root: Path,
-    day: int,
-    *,
-    requests: int,
-    installs: int,
-    queries: int,
-    seed: int,
-) -> dict[str, Interval]:
-    """A new model beside the one in service, on the same impressions and installs of a day.
-
-    Each reads the rows through its own transform.  Apps that one of them does not know are left
-    out.  And the candidate's index beside the exact search.
-
-    Args:
-        root: of the spans.
-        requests, installs, queries: how many of each to judge on, at most, chosen at random.
-    """
-    bundles = {"candidate": candidate, "current": current}
-    slates = {
-        name: Slates.read(root, [day], bundle.transform, bundle.apps)
-        for name, bundle in bundles.items()
-    }
-    chosen = sample(len(slates["candidate"]), requests, seed)
-    slates = {name: one.take(chosen) for name, one in slates.items()}
-    shown = (slates["candidate"].label >= 0) & (slates["current"].label >= 0)
-    label = slates["candidate"].label[shown]
-    user = np.broadcast_to(slates["candidate"].user[:, None], shown.shape)[shown]
-    metrics: dict[str, WeightedMetric] = {}
-    for name, bundle in bundles.items():
-        logits = score_slates(bundle.rank, slates[name], slates[name].impression)[shown]
-        metrics[f"AUC: {name}"] = auc_of(logits, label)
-        probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
-        metrics[f"log loss: {name}"] = log_loss_of(probability, label)
-    figures = intervals(metrics, user, seed, _differences("AUC", "log loss"))
-
-    table = read_span(root, "positives", [day])
-    for bundle in bundles.values():
-        known = bundle.apps.rows_of(table["app_id"].to_numpy()) != UNKNOWN
-        table = table.filter(pa.array(known))
-    table = table.take(pa.array(sample(len(table), installs, seed)))
-    found: dict[str, WeightedMetric] = {}
-    for name, bundle in bundles.items():
-        positives = Positives.of(table, bundle.transform, bundle.apps)
-        vectors = query_vectors(bundle, positives)
-        at, _ = bundle.index.search(vectors, K)
-        hits = (at == positives.app[:, None] - 1).any(axis=1)
-        found[f"recall@{K}: {name}"] = mean_of(hits.astype(float))
-        if name == "candidate":
-            figures |= evaluate_index(bundle, vectors[:queries], seed)
-    users = table["user_id"].to_numpy()
-    figures |= intervals(found, users, seed, _differences(f"recall@{K}"))
-    for name, n in (("impressions", len(label)), ("installs", len(table))):
-        figures[name] = Interval(n, n, n)
-    return figures
-
-
-def _differences(*metrics: str) -> dict[str, Derived]:
-    return {
-        f"{metric}: candidate - current": difference(f"{metric}: candidate", f"{metric}: current")
-        for metric in metrics
-    }
-
-
-def popularity_scores(slates: Slates, installs: NDArray[np.int64]) -> NDArray[Any]:
-    """Past installs of every shown app, `[n, k]`."""
-    counts: NDArray[Any] = np.concatenate([[0], installs])[slates.app].astype(np.float64)
-    return counts
+def probabilities(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    p: NDArray[np.float64] = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    return p
 
 
 def sample(n: int, most: int, seed: int) -> NDArray[np.int64]:
@@ -238,3 +348,17 @@ def tail_of(shown: NDArray[np.int64]) -> NDArray[np.bool_]:
     tail = np.ones(len(shown), dtype=bool)
     tail[np.argsort(-shown, kind="stable")[:MOST_SHOWN]] = False
     return tail
+
+
+def _facts(
+    bundle: Bundle, day: int, requests: pa.Table, app: NDArray[np.int32]
+) -> dict[str, pa.Array]:
+    """What rows are sliced by, `[n]` each: who asks, and which app it is about."""
+    listed = bundle.catalogue.select([*WHAT, "release_day"]).take(pa.array(app - 1))
+    account_age = requests["account_age_days"].to_numpy()
+    app_age = day - listed["release_day"].to_numpy()
+    columns = {name: requests[name] for name in (*WHO, "network")}
+    columns |= {name: listed[name] for name in WHAT}
+    for name, age in (("new_user", account_age), ("new_app", app_age)):
+        columns[name] = pa.array(np.where(age <= NEW_DAYS, "yes", "no"))
+    return columns

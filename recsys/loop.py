@@ -19,13 +19,11 @@ from typing import Any
 from data_gen.faults import FAULTS
 from mlplatform.artifacts import read_json
 from mlplatform.errors import FailedPrecondition, InvalidArgument
-from mlplatform.evaluation.gate import require_blessed
 from mlplatform.pipeline import Context, Observer, Record, Stage, Workspace, run
 from recsys import pipeline
 from recsys.config import Days, RunConfig
 from recsys.online.bundle import RANKER
 from recsys.stages import daily_learning, daily_serving, data, models, release
-from recsys.stages.release import BLESSING
 
 CODE = ("mlplatform", "recsys", "data_gen")
 SERVING = ("generate_world", "simulate_days", "build_feature_store", "push")
@@ -34,7 +32,7 @@ MODELS = ("train_retrieval", "build_index", "train_ranker")
 REPLACES: Mapping[str, tuple[str, ...]] = {
     "join_day": ("join_examples",),
     "validate_day": ("compute_statistics",),
-    "judge_day": ("evaluate", "gate"),
+    "judge_day": ("evaluate",),
     "close_day": ("simulate_days",),
 }
 REFUSALS = (FailedPrecondition, InvalidArgument)  # the gate's among them
@@ -120,7 +118,6 @@ class _Life:
             try:
                 seconds = self._learn(today, make, known, learned)
                 figures = self._judge(today, make)
-                require_blessed(read_json(self.artifacts.path("judge_day") / BLESSING))
                 make(
                     partial(release.push, today, learned, self.registry),
                     ("evaluate", "gate"),
@@ -175,9 +172,13 @@ class _Life:
         return round(towers.seconds + index.seconds + ranker.seconds, 1)
 
     def _judge(self, today: RunConfig, make: _Make) -> dict[str, float]:
-        """Compare the new model with the one in service, on the hours since midnight."""
-        inputs = ("join_examples", "infer_schema", "analyze", *MODELS, "push")
+        """Compare the new model with the one in service, on the first hours, and try it."""
+        inputs = (
+            "build_feature_store", "join_examples", "infer_schema", "analyze", *MODELS, "push",
+        )  # fmt: skip
         judged = make(partial(daily_learning.judge_day, today, self.registry), inputs)
+        make(partial(release.try_serving, today), ("build_feature_store", "evaluate"))
+        make(partial(release.gate, today, self.registry), ("evaluate", "try_serving"))
         return {name: v for name, v in judged.figures.items() if isinstance(v, float)}
 
 

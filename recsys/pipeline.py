@@ -114,6 +114,7 @@ def stages(config: RunConfig, workspace: Workspace) -> list[Stage]:
                 "generate_world",
                 "simulate_days",
                 "join_examples",
+                "build_feature_store",
                 "infer_schema",
                 "analyze",
                 "train_retrieval",
@@ -124,9 +125,15 @@ def stages(config: RunConfig, workspace: Workspace) -> list[Stage]:
             (*SERVING, "recsys.stages.release", "data_gen"),
         ),
         stage(
-            partial(release.gate, config),
-            ("evaluate",),
-            config.gate.model_dump(),
+            partial(release.try_serving, config),
+            ("build_feature_store", "evaluate"),
+            {},
+            (*SERVING, "recsys.stages.release"),
+        ),
+        stage(
+            partial(release.gate, config, registry),
+            ("evaluate", "try_serving"),
+            config.gate.model_dump(mode="json"),
             ("mlplatform", "recsys.stages.release"),
         ),
         stage(

@@ -22,7 +22,6 @@ from rich.table import Table
 from mlplatform import artifacts
 from mlplatform.evaluation.metrics import Interval
 from mlplatform.pipeline import Progress, Record, Workspace
-from mlplatform.registry.registry import Registry
 
 if TYPE_CHECKING:
     from recsys.loop import Day
@@ -125,7 +124,8 @@ def show(workspace: Workspace, records: Mapping[str, Record], *, as_json: bool) 
     for name, figure in figures.items():
         same = figure.low == figure.high
         interval = "" if same else f"{figure.low:.4f} to {figure.high:.4f}"
-        table.add_row(name, f"{figure.value:,.0f}" if same else f"{figure.value:.4f}", interval)
+        whole = same and figure.value == round(figure.value)
+        table.add_row(name, f"{figure.value:,.0f}" if whole else f"{figure.value:.4f}", interval)
     console.print(table)
     table = Table("stage", title="Stages")
     for column in ("rows", "seconds", "peak memory, MB"):
@@ -160,8 +160,8 @@ def show_days(workspace: Workspace, days: Sequence["Day"], *, as_json: bool) -> 
         gate = "refused" if day.refused else "passed" if day.learned_from else ""
         metrics = [
             f"{day.figures[name]:.4f}" if name in day.figures else ""
-            for name in ("AUC: candidate", "AUC: current", "recall@100: candidate",
-                         "recall@100: current")
+            for name in ("AUC: system", "AUC: baseline", "recall@100 of all apps: system",
+                         "recall@100 of all apps: baseline")
         ]  # fmt: skip
         table.add_row(
             str(day.day), f"{day.rows:,}", str(day.anomalies), f"{day.training_seconds:.1f}",
@@ -185,26 +185,6 @@ def show_answer(answer: Mapping[str, Any], *, as_json: bool) -> None:
         print(f"{place:4} {app['score']:.4f}  {app['title']:<32} {app['category']}")
 
 
-def show_versions(registry: Registry, *, as_json: bool) -> None:
-    labels = registry.labels()
-    rows = [
-        {
-            "version": version.number,
-            "labels": sorted(name for name, number in labels.items() if number == version.number),
-            "files": len(version.manifest["files"]),
-            "parent": version.manifest["parent"],
-        }
-        for version in registry.list()
-    ]
-    if as_json:
-        print(json.dumps(rows, indent=1))
-        return
-    for row in rows:
-        print(f"{row['version']:>8}  {row['files']} files  {', '.join(row['labels'])}")
-    if not rows:
-        print("no version was pushed yet; `storeloop run` pushes one")
-
-
 def write_html(workspace: Workspace, records: Mapping[str, Record]) -> None:
     """Write `report.html` into the workspace."""
     figures, answers = _results(workspace, records)
@@ -219,9 +199,7 @@ def write_html(workspace: Workspace, records: Mapping[str, Record]) -> None:
         records=list(records.values()),
         version=records["push"].figures["version"],
         skew=_read_skew(workspace, records),
-        checks=artifacts.read_json(_artifact(workspace, records, "gate") / "blessing.json")[
-            "checks"
-        ],
+        blessing=artifacts.read_json(_artifact(workspace, records, "gate") / "blessing.json"),
     )
     artifacts.write_file_atomically(workspace.root / PAGE, page.encode())
 

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def staged_directory(target: Path) -> Iterator[Path]:
     staging = target.with_name(target.name + STAGING_SUFFIX)
     shutil.rmtree(staging, ignore_errors=True)
     try:
-        staging.mkdir(parents=True)
+        make_directories(staging)
         yield staging
         publish(staging, target)
     except Exception as error:
@@ -69,12 +70,24 @@ def publish(staging: Path, target: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def write_file_atomically(path: Path, content: bytes) -> None:
-    """Replace one small file: readers see the old content or the new, nothing between."""
+def make_directories(path: Path) -> None:
+    """Create a directory with its missing parents, none of which a power cut takes back."""
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for directory in missing:
+        _fsync(directory.parent)
+
+
+def write_file_atomically(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """Replace one small file: readers see the old content or the new, nothing between.
+
+    Args:
+        mode: who may read and write it, before the process's umask takes from that.
+    """
     staging = path.with_name(path.name + STAGING_SUFFIX)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with staging.open("wb") as stream:
+        make_directories(path.parent)
+        with open(staging, "wb", opener=partial(os.open, mode=mode)) as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())

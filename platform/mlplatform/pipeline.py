@@ -220,14 +220,14 @@ def _fingerprint(stage: Stage, inputs: Mapping[str, str]) -> str:
     content = {
         "stage": stage.name,
         "parameters": stage.parameters,
-        "code": [_code_hash(name) for name in stage.code],
+        "code": [code_hash(name) for name in stage.code],
         "inputs": inputs,
     }
     return hashlib.sha256(artifacts.to_json(content)).hexdigest()
 
 
 @cache
-def _code_hash(module: str) -> str:
+def code_hash(module: str) -> str:
     """SHA-256 of a module's source, or of all of a package's."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:

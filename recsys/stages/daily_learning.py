@@ -7,15 +7,16 @@ model is judged on the hours since midnight, beside the one that serves.  An art
 what the main job's artifact of the same kind holds, so that every day can follow.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from data_gen import faults
-from mlplatform.artifacts import hash_files, link_tree, to_json
+from mlplatform.artifacts import link_tree, to_json
 from mlplatform.data.files.spans import (
     read_parquet,
     read_span,
@@ -29,11 +30,12 @@ from mlplatform.data.validation.broken_rows import find_broken_rows
 from mlplatform.data.validation.validate import require_no_anomalies
 from mlplatform.data.validation.validate import validate as validate_statistics
 from mlplatform.errors import AnomaliesFound
-from mlplatform.evaluation.gate import Threshold, judge
 from mlplatform.pipeline import Context
 from recsys import evaluation, examples, features
 from recsys.config import RunConfig
+from recsys.evaluation import BASELINE, INDEX, LISTS, RANKING, RETRIEVAL, SYSTEM, sample
 from recsys.online.bundle import Bundle
+from recsys.online.feature_store import FeatureStore
 from recsys.serving_log import KEYS
 from recsys.serving_skew import join_requests
 from recsys.stages.daily_serving import LOG, SWITCH_HOUR, events_of
@@ -46,10 +48,25 @@ from recsys.stages.data import (
     STATISTICS,
     read_statistics,
 )
-from recsys.stages.release import BLESSING, BUNDLE, FIGURES, absolute_thresholds, assemble
+from recsys.stages.release import (
+    ALL_APPS,
+    BUNDLE,
+    FIGURES,
+    assemble,
+    judged,
+    main_figures,
+    serve_some,
+    write_evaluations,
+)
 from recsys.stages.versions import current_version
 
 VERDICT = "verdict.json"
+# Of both models, on the same rows; a day's record keeps them.
+SHOWN = tuple(
+    f"{metric}: {who}"
+    for metric in ("AUC", f"recall@{evaluation.K} of {ALL_APPS}")
+    for who in (SYSTEM, BASELINE)
+)
 # Joined anew every day; the catalogue is a snapshot of the morning.
 JOINED = ("requests", "impressions", "positives")
 
@@ -147,40 +164,32 @@ def validate_day(config: RunConfig, context: Context) -> dict[str, Any]:
 
 
 def judge_day(config: RunConfig, registry: Path, context: Context) -> dict[str, Any]:
-    """-> bundle/, figures.json, blessing.json: the new model against the one that serves.
+    """-> what the main job's `evaluate` leaves: the new model beside the one that serves.
 
     On the same rows, of the hours since midnight.
     """
-    assemble(config, context, context.output / BUNDLE)
-    figures = evaluation.compare_bundles(
-        Bundle.load(context.output / BUNDLE),
-        Bundle.of_version(current_version(registry, context)),
-        context.inputs["join_examples"] / SPANS,
-        config.days.evaluate,
-        requests=config.loop.requests,
-        installs=config.evaluation.installs,
-        queries=config.evaluation.queries,
-        seed=config.seed,
-    )
-    allowed = config.loop
-    thresholds = [
-        *absolute_thresholds(config.gate, "candidate"),
-        Threshold("AUC: candidate - current", "the model in service ranks better",
-                  above=-allowed.auc_loss),
-        Threshold("recall@100: candidate - current", "the model in service finds more",
-                  above=-allowed.recall_loss),
-    ]  # fmt: skip
-    blessing = judge(figures, thresholds, hash_files(context.output / BUNDLE))
-    content = {name: asdict(figure) for name, figure in figures.items()}
-    (context.output / FIGURES).write_bytes(to_json(content))
-    (context.output / BLESSING).write_bytes(to_json(blessing))
-    failed = [check["figure"] for check in blessing["checks"] if not check["passed"]]
-    shown = ("AUC: candidate", "AUC: current", "recall@100: candidate", "recall@100: current")
-    return {
-        "rows": int(figures["impressions"].value),
-        "blessed": blessing["blessed"],
-        "failed": failed,
-    } | {name: figures[name].value for name in shown}
+    path = context.output / BUNDLE
+    assemble(config, context, path)
+    current = current_version(registry, context)
+    bundles = {SYSTEM: Bundle.load(path), BASELINE: Bundle.of_version(current)}
+    day, root = config.days.evaluate, context.inputs["join_examples"] / SPANS
+    wanted = judged(config, config.loop.requests)
+    with FeatureStore(context.inputs["build_feature_store"]) as store:
+        popularity = evaluation.recent_installs(store, bundles[SYSTEM])
+    installs = evaluation.installs_known(bundles.values(), root, day)
+    installs = installs.take(pa.array(sample(len(installs), wanted.installs, wanted.seed)))
+    asked = (day, wanted, context.output)
+    evaluations = {
+        RANKING: evaluation.judge_ranking(bundles, popularity, root, *asked),
+        RETRIEVAL: evaluation.judge_retrieval(bundles, popularity, installs, *asked),
+        INDEX: evaluation.judge_index(bundles[SYSTEM], installs, wanted),
+        LISTS: serve_some(context, bundles[SYSTEM], installs, wanted),
+    }
+    write_evaluations(context.output, evaluations, baseline=f"version {current.number}")
+    figures = main_figures(evaluations)
+    (context.output / FIGURES).write_bytes(to_json(figures))
+    rows = sum(one.overall.rows for one in evaluations.values())
+    return {"rows": rows} | {name: figures[name]["value"] for name in SHOWN}
 
 
 def _joined_skew(config: RunConfig, root: Path, log: Path, day: int) -> list[tuple[str, float]]:

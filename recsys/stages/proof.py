@@ -114,8 +114,8 @@ def serve(config: RunConfig, registry: Path, context: Context) -> dict[str, Any]
     """-> answers.json: what the pushed bundle's server answered to real HTTP requests."""
     pushed = current_version(registry, context)
     version = pushed.number
-    Registry(registry).verify(pushed)
-    bundle = Bundle.of_version(pushed)
+    with Registry(registry).serving(pushed):
+        bundle = Bundle.of_version(pushed)
     with FeatureStore(context.inputs["build_feature_store"]) as store:
         known = list(islice(store.user_ids(), 10_000))
         step = max(1, len(known) // USERS_ASKED)

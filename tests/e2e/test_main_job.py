@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STAGES = 17
+STAGES = 18
 
 
 @pytest.fixture(scope="module")

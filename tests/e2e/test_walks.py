@@ -21,7 +21,9 @@ retrieval: {batch_size: 128, negatives: 128, epochs: 2}
 index: {leaves: 20, leaves_to_search: 15, reorder: 300}
 ranking: {kind: factorized, batch_requests: 64, wide_buckets: 16384, epochs: 2}
 evaluation: {installs: 500, queries: 100, requests: 8000, world_requests: 100, skew_requests: 100}
-gate: {auc_low: 0.4}
+gate:
+  thresholds:
+  - {evaluation: ranking, figure: "AUC: system", above: 0.4, why: it has been trained for seconds}
 """
 
 

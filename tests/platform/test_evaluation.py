@@ -1,4 +1,4 @@
-"""Metrics against their definitions, intervals against simulated truth, and the gate."""
+"""Metrics against their definitions, and intervals against simulated truth."""
 
 import math
 from typing import Any
@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlplatform.errors import GateRefused, InvalidArgument
 from mlplatform.evaluation import metrics
-from mlplatform.evaluation.gate import Threshold, judge, require_blessed
 from mlplatform.evaluation.metrics import (
     Interval,
     auc_of,
@@ -123,64 +121,3 @@ def test_intervals_depend_on_the_seed_alone() -> None:
     one, again, other = (intervals({"m": mean_of(values)}, user, seed) for seed in (1, 1, 2))
     assert one == again
     assert one["m"].value == other["m"].value and one["m"].low != other["m"].low
-
-
-FILES = {"weights": "ab12"}
-FIGURES = {"auc": Interval(0.7, 0.65, 0.75), "loss": Interval(0.4, 0.3, 0.5)}
-
-
-def test_a_bundle_that_clears_every_bound_is_blessed() -> None:
-    thresholds = [
-        Threshold("auc", "better than chance", above=0.5),
-        Threshold("loss", "no worse than before", below=0.6, above=0.1),
-    ]
-    blessing = judge(FIGURES, thresholds, FILES)
-    assert blessing["blessed"] is True and blessing["files"] == FILES
-    assert [check["passed"] for check in blessing["checks"]] == [True, True]
-    require_blessed(blessing)
-
-
-@pytest.mark.parametrize(
-    ("threshold", "passes"),
-    [
-        (Threshold("auc", "r", above=0.64), True),
-        (Threshold("auc", "r", above=0.65), False),
-        (Threshold("auc", "r", above=0.68), False),  # below the value, above the low end
-        (Threshold("loss", "r", below=0.51), True),
-        (Threshold("loss", "r", below=0.5), False),
-        (Threshold("loss", "r", below=0.45), False),  # above the value, below the high end
-        (Threshold("loss", "r", above=0.2, below=0.45), False),
-        (Threshold("loss", "r", above=0.35, below=0.6), False),
-    ],
-)
-def test_the_bound_of_the_interval_decides_not_the_value(
-    threshold: Threshold, passes: bool
-) -> None:
-    others = [Threshold("auc", "fine", above=0.1), threshold]
-    assert judge(FIGURES, others, FILES)["blessed"] is passes
-
-
-@pytest.mark.parametrize("bound", [{"above": -math.inf}, {"below": math.inf}])
-def test_what_is_not_a_number_is_refused(bound: dict[str, float]) -> None:
-    figures = {"auc": Interval(math.nan, math.nan, math.nan)}
-    assert judge(figures, [Threshold("auc", "r", **bound)], FILES)["blessed"] is False
-
-
-def test_an_unknown_figure_is_named() -> None:
-    with pytest.raises(InvalidArgument, match=r"'recall'.*'auc', 'loss'"):
-        judge(FIGURES, [Threshold("recall", "r", above=0.1)], FILES)
-
-
-def test_a_refusal_names_every_failed_figure_and_its_reason() -> None:
-    thresholds = [
-        Threshold("auc", "worth its cost", above=0.9),
-        Threshold("loss", "calibrated", below=0.45, above=0.1),
-        Threshold("auc", "better than chance", above=0.5),
-    ]
-    with pytest.raises(GateRefused) as caught:
-        require_blessed(judge(FIGURES, thresholds, FILES))
-    _, *lines = str(caught.value).splitlines()
-    assert lines == [
-        "  auc: 0.7000 [0.6500, 0.7500], must be above 0.9: worth its cost",
-        "  loss: 0.4000 [0.3000, 0.5000], must be above 0.1 and below 0.45: calibrated",
-    ]

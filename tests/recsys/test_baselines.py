@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys.baselines import Popularity, category_hits, content_vectors, profiles
+from recsys.baselines import Popularity, category_ranks, content_vectors, profiles
 
 N_APPS = 25
 
@@ -24,21 +24,21 @@ def test_popularity_by_hand() -> None:
     assert popularity.order.tolist() == [2, 3, 0, 1, 4]
     assert popularity.rank.tolist() == [2, 3, 0, 1, 4]
     app = np.array([3, 4, 1, 2, 5], dtype=np.int32)
-    assert popularity.hits(app, 1).tolist() == [True, False, False, False, False]
-    assert popularity.hits(app, 3).tolist() == [True, True, True, False, False]
+    assert popularity.ranks(app, 1).tolist() == [1, 0, 0, 0, 0]
+    assert popularity.ranks(app, 3).tolist() == [1, 2, 3, 0, 0]
 
 
 @pytest.mark.parametrize("k", [1, 4, N_APPS])
-def test_popularity_hits_are_those_of_a_loop(rng: np.random.Generator, k: int) -> None:
+def test_popularity_ranks_are_those_of_a_loop(rng: np.random.Generator, k: int) -> None:
     installed = rng.integers(0, N_APPS + 1, 80).astype(np.int32)
     app = rng.integers(1, N_APPS + 1, 50).astype(np.int32)
     first = popular_first(installed.tolist(), N_APPS)[:k]
-    expected = [row in first for row in app.tolist()]
-    assert Popularity.of(installed, N_APPS).hits(app, k).tolist() == expected
+    expected = [first.index(row) + 1 if row in first else 0 for row in app.tolist()]
+    assert Popularity.of(installed, N_APPS).ranks(app, k).tolist() == expected
 
 
 @pytest.mark.parametrize("k", [1, 3, 10])
-def test_category_hits_are_those_of_a_loop(rng: np.random.Generator, k: int) -> None:
+def test_category_ranks_are_those_of_a_loop(rng: np.random.Generator, k: int) -> None:
     installed = rng.integers(1, N_APPS + 1, 80).astype(np.int32)
     category = rng.integers(1, 5, N_APPS).astype(np.int32)
     app = rng.integers(1, N_APPS + 1, 60).astype(np.int32)
@@ -51,9 +51,9 @@ def test_category_hits_are_those_of_a_loop(rng: np.random.Generator, k: int) -> 
     for own, target in zip(history.tolist(), app.tolist(), strict=True):
         liked = {category[row - 1] for row in own if row} or set(category.tolist())
         offered = [row for row in first if category[row - 1] in liked][:k]
-        expected.append(target in offered)
+        expected.append(offered.index(target) + 1 if target in offered else 0)
     popularity = Popularity.of(installed, N_APPS)
-    assert category_hits(popularity, category, history, app, k).tolist() == expected
+    assert category_ranks(popularity, category, history, app, k).tolist() == expected
     assert any(expected) and not all(expected)
 
 
