@@ -25,9 +25,9 @@ SCANN = (
     "hashed_dataset_soar.npy",
     "serialized_partitioner.pb",
 )
-# Written anew by each run: times and memory in the record, and what ScaNN's clustering, which takes
+# Written anew by each run: times and memory, and what ScaNN's clustering, which takes
 # its seed from the system, came to.
-VARYING = (RECORD, *SCANN)
+VARYING = (RECORD, "trial.json", *SCANN)
 LOGS = "events/"  # TensorBoard's, named by the clock
 
 

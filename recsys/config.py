@@ -103,8 +103,10 @@ class Gate(_Section):
             evaluation="ranking", above=0.0,
         ),
         Threshold(
+            # The loop judges in the morning, when half of the night's installs are not reported
+            # yet: a calibrated model seems to expect twice what there is.
             "calibration: system", "scores are shown and compared as probabilities",
-            evaluation="ranking", above=0.5, below=2.0,
+            evaluation="ranking", above=0.5, below=3.0,
         ),
         Threshold(
             "AUC: system - baseline", "the model in service ranks better",

@@ -13,17 +13,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tensorflow_metadata.proto.v0 import schema_pb2
 
+from mlplatform.artifacts import hash_file, read_json
 from mlplatform.data.files.spans import read_parquet
 from mlplatform.data.schemas.schema import load_schema
 from mlplatform.errors import DataCorrupt
 from mlplatform.registry.registry import Version
 from mlplatform.training.runtime import tensorflow
+from mlplatform.training.state import ROWS
 from mlplatform.transform.transform import Transform
 from recsys import features
 from recsys.apps import AppTable
 
 TRANSFORM = "transform.json"
 VECTORS = "app_vectors.npy"
+INDEX_OF = "index.json"  # the SHA-256 of the vectors that the index holds
 CATALOGUE = "catalogue.parquet"
 QUERY_TOWER = "query_tower"
 RANKER = "ranker"
@@ -64,6 +67,7 @@ class Bundle:
                 f"{directory}: parts of different versions: {len(apps)} apps, {len(vectors)} "
                 f"vectors, {index.size} in the index; push the bundle again"
             )
+        _require_one_origin(directory, transform)
         models = [tf.saved_model.load(str(directory / name)) for name in (QUERY_TOWER, RANKER)]
         query, rank = (model.signatures["codes"] for model in models)
         catalogue = read_parquet(directory / CATALOGUE)
@@ -80,6 +84,24 @@ class Bundle:
         bundle = cls.load(version.path)
         require_transform(version, bundle.transform.fingerprint, TRANSFORM)
         return bundle
+
+
+def _require_one_origin(directory: Path, transform: Transform) -> None:
+    """See that the models speak of the transform's codes, and the index of the vectors."""
+    made_of = read_json(directory / INDEX_OF)[VECTORS]
+    if made_of != hash_file(directory / VECTORS):
+        raise DataCorrupt(
+            f"{directory}: parts of different versions: the index was built from other vectors "
+            f"than {VECTORS}; push the bundle again"
+        )
+    for name in (QUERY_TOWER, RANKER):
+        learned_with = read_json(directory / STATES / name / ROWS)["transform"]
+        if learned_with != transform.fingerprint:
+            raise DataCorrupt(
+                f"{directory}: parts of different versions: {name} learned the codes of another "
+                f"transform than {TRANSFORM} (fingerprint {str(learned_with)[:12]}, it has "
+                f"{transform.fingerprint[:12]}); push the bundle again"
+            )
 
 
 def require_transform(version: Version, fingerprint: str, part: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlplatform.artifacts import link_tree, to_json
+from mlplatform.artifacts import hash_file, link_tree, to_json
 from mlplatform.data.files.spans import read_span
 from mlplatform.pipeline import Context
 from mlplatform.quiet import silenced_stderr
@@ -30,6 +30,7 @@ from recsys import features
 from recsys.apps import AppTable
 from recsys.config import RunConfig
 from recsys.online.bundle import (
+    INDEX_OF,
     QUERY_TOWER,
     STATES,
     TRANSFORM,
@@ -72,7 +73,7 @@ def train_retrieval(
 
 
 def build_index(config: RunConfig, context: Context) -> dict[str, Any]:
-    """-> scann/: every app's vector, searchable."""
+    """-> scann/: every app's vector, searchable; index.json, which vectors these are."""
     from recsys.models.index import AppIndex, IndexSettings
 
     vectors = np.load(context.inputs["train_retrieval"] / VECTORS, allow_pickle=False)
@@ -80,6 +81,8 @@ def build_index(config: RunConfig, context: Context) -> dict[str, Any]:
     with silenced_stderr():
         index = AppIndex.build(vectors, IndexSettings(**config.index.model_dump()), k=100)
         index.save(context.output)
+    vectors_hash = hash_file(context.inputs["train_retrieval"] / VECTORS)
+    (context.output / INDEX_OF).write_bytes(to_json({VECTORS: vectors_hash}))
     return {"rows": index.size}
 
 

@@ -34,7 +34,7 @@ MOST_LISTED = 20
 
 @dataclass(frozen=True)
 class SliceLosses:
-    """Of one slice, or of all rows, by group of users: `[GROUPS]` each.
+    """Of one slice, or of all rows, by group of users, `[GROUPS]` each.
 
     losses: the sum of the log loss of every model, nats, the candidate's first.
     """
@@ -54,56 +54,64 @@ def find_worst_slices(
         weights: of the groups in every resample, the first of them ones; see `resampling`.
     """
     candidate, *others = overall.losses
-    of_value = {one.where: one for one in slices if len(one.where) == 1}
+    whole = _resampled(overall, weights)
+    enough = [one for one in slices if np.count_nonzero(one.rows) >= LEAST_GROUPS]
+    drawn = {one.where: _resampled(one, weights) for one in enough}
     tests = []
-    for one in slices:
-        if np.count_nonzero(one.rows) < LEAST_GROUPS:
-            continue
-        wholes = [overall]
+    for one in drawn.values():
+        wholes = [whole]
         if len(one.where) > 1:
-            wholes += [of_value[pair,] for pair in one.where]
-        beside_rest = [_beside_rest(one, whole, candidate, weights) for whole in wholes]
-        tests.append(_test(one, None, beside_rest[0], beside_rest))
+            wholes += [drawn[pair,] for pair in one.where]
+        beside = [_beside_rest(one, other, candidate) for other in wholes]
+        tests.append(_Test(one, None, beside[0], _p(beside)))
         for other in others:
-            change = _less(one, candidate, other)
+            excess = ratio(one.losses[candidate] - one.losses[other], one.rows)
             more = [
-                _beside_rest(change, _less(whole, candidate, other), candidate, weights)
-                for whole in wholes
+                own - _beside_rest(one, of, other) for own, of in zip(beside, wholes, strict=True)
             ]
-            excess = ratio(weights @ change.losses[candidate], weights @ change.rows)
-            tests.append(_test(one, other, excess, [excess, *more]))
+            tests.append(_Test(one, other, excess, _p([excess, *more])))
     found = _discoveries(tests)
-    found.sort(key=lambda one: (-one.excess.value, one.where, one.against or ""))
-    return tuple(found[:MOST_LISTED])
+    found.sort(key=lambda test: (-test.excess[0], test.slice.where, test.against or ""))
+    return tuple(
+        WorstSlice(
+            test.slice.where, test.against, int(test.slice.rows[0]), interval(test.excess), test.p
+        )
+        for test in found[:MOST_LISTED]
+    )
 
 
-def _test(
-    one: SliceLosses, against: str | None, excess: Floats, above_zero: Sequence[Floats]
-) -> WorstSlice:
-    p = max(_p(draws) for draws in above_zero)
-    return WorstSlice(one.where, against, int(one.rows.sum()), interval(excess), p)
+@dataclass(frozen=True)
+class _Test:
+    """A slice, of resamples; how much too high its loss is in each, `[1 + RESAMPLES]`."""
+
+    slice: SliceLosses
+    against: str | None
+    excess: Floats
+    p: float
 
 
-def _less(one: SliceLosses, candidate: str, other: str) -> SliceLosses:
-    """With the candidate's losses less the other's as the candidate's."""
-    return replace(one, losses={candidate: one.losses[candidate] - one.losses[other]})
+def _resampled(one: SliceLosses, weights: Floats) -> SliceLosses:
+    """By resample where it was by group."""
+    losses = {model: weights @ loss for model, loss in one.losses.items()}
+    return replace(one, rows=weights @ one.rows, losses=losses)
 
 
-def _beside_rest(part: SliceLosses, whole: SliceLosses, model: str, weights: Floats) -> Floats:
-    """The mean loss of a part less that of the other rows of the whole, `[1 + RESAMPLES]`."""
-    inside = ratio(weights @ part.losses[model], weights @ part.rows)
-    outside = weights @ (whole.losses[model] - part.losses[model])
-    return inside - ratio(outside, weights @ (whole.rows - part.rows))
+def _beside_rest(part: SliceLosses, whole: SliceLosses, model: str) -> Floats:
+    """The mean loss of a part less that of the other rows of the whole."""
+    outside = ratio(whole.losses[model] - part.losses[model], whole.rows - part.rows)
+    return ratio(part.losses[model], part.rows) - outside
 
 
-def _p(draws: Floats) -> float:
+def _p(excesses: Sequence[Floats]) -> float:
+    """The largest p of all excesses, each of them tested to be above zero."""
+    draws = np.stack(excesses, axis=1)
     deviation = spread(draws)
-    if not deviation > 0:  # so written that NaN tells nothing
+    if not (deviation > 0).all():  # so written that NaN, of no other rows, tells nothing
         return 1.0
-    return float(ndtr(-draws[0] / deviation))
+    return float(ndtr(-draws[0] / deviation).max())
 
 
-def _discoveries(tests: Sequence[WorstSlice]) -> list[WorstSlice]:
+def _discoveries(tests: Sequence[_Test]) -> list[_Test]:
     ranked = sorted(tests, key=lambda test: test.p)
     limits = FALSE_DISCOVERIES * np.arange(1, len(ranked) + 1) / max(len(ranked), 1)
     below = [number for number, test in enumerate(ranked) if test.p <= limits[number]]
