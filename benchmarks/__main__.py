@@ -16,6 +16,7 @@ NAMES = {
     "warm-start": "what it saves to begin where yesterday's model ended, and what it is worth",
     "rankers": "wide, deep, and wide and deep: AUC, and installs in the world",
     "off-policy": "what a policy would have earned, told from another's log, beside the truth",
+    "evaluation": "rows evaluated a second; how often intervals hold the truth",
     "gate": "twenty good bundles and twenty bad ones: which come to serve",
     "resume": "every stage killed and run again: the same bytes?",
 }
