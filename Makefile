@@ -12,7 +12,7 @@ demo: $(INSTALLED)
 	$(BIN)/storeloop run --config full
 
 test: $(INSTALLED) check
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

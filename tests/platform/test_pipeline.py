@@ -336,7 +336,7 @@ def test_changed_code_reruns_its_stage(tmp_path: Path, monkeypatch: pytest.Monke
     stages = [replace(adding("a", 1), code=("tested_code",)), adding("b", 2)]
 
     def next_run() -> list[str]:
-        pipeline._code_hash.cache_clear()  # as in a new process
+        pipeline.code_hash.cache_clear()  # as in a new process
         return ran(stages, tmp_path / "workspace")
 
     assert next_run() == ["a", "b"]

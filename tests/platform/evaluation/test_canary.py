@@ -254,6 +254,8 @@ class TestServers:
         server = command(tmp_path, f"{obedient}.start()\n{on(1, 'time.sleep(1000)')}")
         call = (
             "from tests.platform.evaluation.test_canary import *\n"
+            # A shell that starts tests in its background lets them ignore the interrupt.
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             f"examine({server!r}, REQUESTS, EXPECTED, replace(LIMITS, answer_s=60))"
         )
         path = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
