@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlplatform.artifacts import to_json
 from mlplatform.data.files.spans import read_span, write_parquet
 from mlplatform.evaluation.figures import Evaluation, Slice
 from mlplatform.evaluation.list_metrics import NDCG, UserAUC
@@ -38,6 +37,7 @@ from recsys.models.index import exact_search, recall
 from recsys.online.bundle import Bundle
 from recsys.online.feature_store import FeatureStore
 from recsys.online.recommender import Recommender
+from recsys.serving_log import SLATE
 from recsys.training_data import Positives, Slates
 
 Lists = NDArray[np.integer[Any]]
@@ -48,7 +48,6 @@ SYSTEM, BASELINE, POPULAR = "system", "baseline", "popular"
 RANKING, RETRIEVAL, INDEX, LISTS = "ranking", "retrieval", "index", "lists"
 K = 100  # of retrieval
 CONTENT_DIM = 64
-SLATE = 10
 MOST_SHOWN = 1000
 NEW_DAYS = 7
 WHO, WHAT = ("country", "device_tier", "age_band"), ("category",)
@@ -86,13 +85,12 @@ def judge_ranking(
     left out.
 
     Args:
-        bundles: the one that is judged first.
+        bundles: `SYSTEM`, which is judged, and perhaps `BASELINE`.
         popularity: of its apps, in their order.
         root: of the spans.
-        output: gets `predictions/`, and JSON and a page of the evaluation.
+        output: gets `predictions/`, and a page of the evaluation.
         others: who else is judged; their scores need not be probabilities.
     """
-    first = next(iter(bundles.values()))
     slates = {
         name: Slates.read(root, [day], one.transform, one.apps) for name, one in bundles.items()
     }
@@ -107,7 +105,7 @@ def judge_ranking(
     scores[POPULAR] = np.concatenate([[0], popularity])[slates[SYSTEM].app]
     scores |= others(slates[SYSTEM])
     requests = read_span(root, "requests", [day]).take(pa.array(chosen))
-    rows = impressions_table(first, day, slates[SYSTEM], known, requests, scores)
+    rows = impressions_table(bundles[SYSTEM], day, slates[SYSTEM], known, requests, scores)
     task = ranking_task(dict.fromkeys(scores, "score") | gives, wanted)
     return evaluate_rows(RANKING, rows, task, output)
 
@@ -128,15 +126,16 @@ def judge_retrieval(
         installs: some rows of the dataset `positives`, of apps that every bundle knows.
         others: who else is judged, by the ranks of the installs in their lists, 0 beyond K.
     """
-    first = next(iter(bundles.values()))
+    positives = {
+        who: Positives.of(installs, one.transform, one.apps) for who, one in bundles.items()
+    }
     ranks: dict[str, Lists] = {}
     for who, one in bundles.items():
-        positives = Positives.of(installs, one.transform, one.apps)
-        ranks[who] = ranks_in(one.index.search(query_vectors(one, positives), K)[0], positives.app)
-    positives = Positives.of(installs, first.transform, first.apps)
-    ranks[POPULAR] = Popularity.of_counts(popularity).ranks(positives.app, K)
-    ranks |= others(positives)
-    rows = installs_table(first, day, installs, ranks)
+        found, _ = one.index.search(query_vectors(one, positives[who]), K)
+        ranks[who] = ranks_in(found, positives[who].app)
+    ranks[POPULAR] = Popularity.of_counts(popularity).ranks(positives[SYSTEM].app, K)
+    ranks |= others(positives[SYSTEM])
+    rows = installs_table(bundles[SYSTEM], day, installs, ranks)
     return evaluate_rows(name, rows, retrieval_task(ranks, wanted), output)
 
 
@@ -206,14 +205,13 @@ def retrieval_task(models: Mapping[str, Any], wanted: Judged) -> Task:
 
 
 def evaluate_rows(name: str, rows: pa.Table, task: Task, output: Path) -> Evaluation:
-    """-> the evaluation of rows; `predictions/NAME.parquet`, NAME.json and NAME.html of it."""
+    """-> the evaluation of rows; `predictions/NAME.parquet`, and NAME.html, its page."""
     from mlplatform.evaluation.evaluate import evaluate  # imports Beam
 
     path = output / "predictions" / f"{name}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_parquet(rows, path)
     evaluation = evaluate([path], task)
-    (output / f"{name}.json").write_bytes(to_json(evaluation.to_json()))
     (output / f"{name}.html").write_text(render(evaluation, name), encoding="utf-8")
     return evaluation
 

@@ -8,6 +8,7 @@ Sums are integers.  Those of floats are taken in units of 2**-30: adding integer
 any order, so a figure is the same to the last bit however rows were spread and workers finished.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
@@ -104,16 +105,16 @@ def ratio(above: Any, below: Any) -> Floats:
     return result
 
 
-class Mean:
+class Mean(ABC):
     """Base of metrics that are the mean of something over rows, users or queries."""
 
     joint: ClassVar[bool] = False
     bins: ClassVar[int] = 1
     parts: ClassVar[int] = 2
 
+    @abstractmethod
     def each(self, rows: Rows) -> tuple[Ints | None, Floats]:
         """A row of every unit, None if every row is one, and the unit's value."""
-        raise NotImplementedError
 
     def units(self, rows: Rows) -> Iterator[Units]:
         at, values = self.each(rows)
