@@ -1,7 +1,7 @@
 """Intervals by a bootstrap over groups of users.
 
 Enters: sums of each of `GROUPS` groups, into which users are put by a hash.  Leaves: the sums of
-resamples, and intervals of what is computed from them.
+resamples, whose figures have an `Interval`.
 
 Rows of one user depend on each other, so users have to be drawn whole.  To draw each of them by
 itself costs rows times resamples.  Here 256 groups of whole users are drawn: each has a Poisson(1)
@@ -16,32 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from mlplatform.evaluation.metrics import Interval
 from mlplatform.evaluation.rows import Floats
 
 GROUPS = 256
 RESAMPLES = 200
-_MOST_UNDEFINED = 0.05
 
 
 def resampling(seed: int) -> Floats:
     """Weights of the groups, `[1 + RESAMPLES, GROUPS]`; the first row is ones: what there is."""
     drawn = np.random.default_rng(seed).poisson(1.0, (RESAMPLES, GROUPS))
     return np.concatenate([np.ones((1, GROUPS)), drawn])
-
-
-def interval(draws: Floats) -> Interval:
-    """The first of `[1 + RESAMPLES]` and the 95 % percentile interval of the others.
-
-    Where more than one resample in twenty has no value, because a slice has next to no positives
-    say, the tails are not known and the bounds are NaN.
-    """
-    value, resampled = draws[0], draws[1:]
-    undefined = np.isnan(resampled)
-    if np.isnan(value) or undefined.mean() > _MOST_UNDEFINED:
-        return Interval(float(value), float("nan"), float("nan"))
-    low, high = np.quantile(resampled[~undefined], [0.025, 0.975])
-    return Interval(float(value), float(low), float(high))
 
 
 def spread(draws: Any) -> Floats:

@@ -24,7 +24,7 @@ the weights average one, as they must where the log shows all that the target do
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf, nan
+from math import inf, isnan, nan
 from typing import Any
 
 import numpy as np
@@ -107,7 +107,7 @@ def judge_target(
 ) -> Verdict:
     """Estimate what the target would have earned a row.
 
-    Intervals are percentiles of a bootstrap over groups.  Where all weight is zero, SNIPS is NaN.
+    Intervals are of a bootstrap over groups.  Where all weight is zero, SNIPS is NaN.
 
     Args:
         target: the target's probability of each logged action, `[rows]` in [0, 1].
@@ -143,6 +143,10 @@ def judge_target(
 
 def _objections(support: Support) -> tuple[str, ...]:
     found = []
+    if isnan(support.mass.low):
+        found.append(
+            "the rows are of so few groups that no interval can be told: take a log of more of them"
+        )
     if support.mass.high < 1 - MISSING:
         found.append(
             f"the log shows {support.mass.value:.1%} of what the target does, expected "

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
-from mlplatform.evaluation.bootstrap import GROUPS, interval, resampling
+from mlplatform.evaluation.bootstrap import GROUPS, resampling
 from mlplatform.evaluation.figures import CalibrationBin, Evaluation, Point, Slice, WorstSlice
 from mlplatform.evaluation.metrics import Interval
 from mlplatform.evaluation.plan import ROWS, USERS, CalibrationCurve, Plan
@@ -82,9 +82,8 @@ class Totals:
         sums[self.columns["group"][place], bin_place, part] = self.columns["value"][place]
         return sums
 
-    def _resampled(self, number: int, measure: int) -> Floats:
+    def _resampled(self, sums: Floats) -> Floats:
         """As `_by_group`, but of all groups in every resample, `[1 + RESAMPLES, bins, parts]`."""
-        sums = self._by_group(number, measure)
         flat = self.weights @ sums.reshape(GROUPS, sums.shape[1] * sums.shape[2])
         return flat.reshape(len(self.weights), *sums.shape[1:])
 
@@ -94,16 +93,18 @@ class Totals:
         of_candidate: dict[str, Floats] = {}
         for measure in self.plan.figures:
             metric, model = self.plan.measures[measure]
-            draws = metric.value(self._resampled(number, measure))
+            sums = self._by_group(number, measure)
+            groups = int(np.count_nonzero(sums.any(axis=(1, 2))))
+            draws = metric.value(self._resampled(sums))
             if metric.reads == "label":
-                figures[metric.name] = interval(draws)
+                figures[metric.name] = Interval.of(draws, groups)
                 continue
-            figures[f"{metric.name}: {model}"] = interval(draws)
+            figures[f"{metric.name}: {model}"] = Interval.of(draws, groups)
             if model == self.task.candidate:
                 of_candidate[metric.name] = draws
             elif metric.name in of_candidate:
                 name = f"{metric.name}: {self.task.candidate} - {model}"
-                differences[name] = interval(of_candidate[metric.name] - draws)
+                differences[name] = Interval.of(of_candidate[metric.name] - draws, groups)
         rows, users = (self._count(number, measure) for measure in (ROWS, USERS))
         return Slice(where, rows, users, figures | differences)
 
@@ -140,12 +141,16 @@ class Totals:
     def _calibration(self) -> Iterator[tuple[str, tuple[CalibrationBin, ...]]]:
         for measure in self.plan.curves:
             _, model = self.plan.measures[measure]
-            predicted, observed, rows = CalibrationCurve().curve(self._resampled(_ALL, measure))
+            sums = self._by_group(_ALL, measure)
+            groups = np.count_nonzero(sums.any(axis=2), axis=0)
+            predicted, observed, rows = CalibrationCurve().curve(self._resampled(sums))
             yield (
                 model,
                 tuple(
                     CalibrationBin(
-                        float(predicted[0, one]), interval(observed[:, one]), int(rows[0, one])
+                        float(predicted[0, one]),
+                        Interval.of(observed[:, one], int(groups[one])),
+                        int(rows[0, one]),
                     )
                     for one in range(rows.shape[1])
                 ),

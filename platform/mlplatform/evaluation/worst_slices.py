@@ -21,8 +21,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import ndtr
 
-from mlplatform.evaluation.bootstrap import interval, spread
+from mlplatform.evaluation.bootstrap import spread
 from mlplatform.evaluation.figures import WorstSlice
+from mlplatform.evaluation.metrics import Interval
 from mlplatform.evaluation.rows import Floats, ratio
 from mlplatform.evaluation.slicing import Where
 
@@ -57,6 +58,7 @@ def find_worst_slices(
     whole = _resampled(overall, weights)
     enough = [one for one in slices if np.count_nonzero(one.rows) >= LEAST_GROUPS]
     drawn = {one.where: _resampled(one, weights) for one in enough}
+    groups = {one.where: int(np.count_nonzero(one.rows)) for one in enough}
     tests = []
     for one in drawn.values():
         wholes = [whole]
@@ -74,7 +76,11 @@ def find_worst_slices(
     found.sort(key=lambda test: (-test.excess[0], test.slice.where, test.against or ""))
     return tuple(
         WorstSlice(
-            test.slice.where, test.against, int(test.slice.rows[0]), interval(test.excess), test.p
+            test.slice.where,
+            test.against,
+            int(test.slice.rows[0]),
+            Interval.of(test.excess, groups[test.slice.where]),
+            test.p,
         )
         for test in found[:MOST_LISTED]
     )

@@ -8,9 +8,10 @@ import pytest
 from scipy.stats import norm
 
 from mlplatform.evaluation import metrics
-from mlplatform.evaluation.bootstrap import GROUPS, RESAMPLES, interval, resampling, spread
+from mlplatform.evaluation.bootstrap import GROUPS, RESAMPLES, resampling, spread
 from mlplatform.evaluation.evaluate import evaluate
 from mlplatform.evaluation.list_metrics import UserAUC
+from mlplatform.evaluation.metrics import Interval
 from mlplatform.evaluation.row_metrics import AUC, MeanLabel
 from mlplatform.evaluation.task import Model, Task
 from tests.platform.evaluation import naive
@@ -76,13 +77,28 @@ def test_weights_are_those_of_the_data_then_of_poisson_draws() -> None:
     assert (resampling(7) == weights).all() and (resampling(8) != weights).any()
 
 
+MANY = 10**6
+
+
 def test_an_interval_needs_nineteen_resamples_of_twenty() -> None:
-    draws = np.append(0.5, np.linspace(0, 1, 200))
-    whole = interval(draws)
-    assert (whole.value, whole.low, whole.high) == (0.5, pytest.approx(0.025), pytest.approx(0.975))
-    draws[1:11] = np.nan
-    assert interval(draws).low == pytest.approx(np.quantile(np.linspace(0, 1, 200)[10:], 0.025))
-    draws[11] = np.nan
-    assert interval(draws).value == 0.5
-    assert np.isnan([interval(draws).low, interval(draws).high]).all()
+    draws = np.append(0.5, np.arange(1, 200) / 200)  # of 199 the i-th is at i / 200
+    whole = Interval.of(draws, MANY)
+    bounds = pytest.approx(0.025, abs=1e-5), pytest.approx(0.975, abs=1e-5)
+    assert (whole.value, whole.low, whole.high) == (0.5, *bounds)
+    draws[1:10] = np.nan
+    rest = Interval.of(draws, MANY)
+    assert rest.low == pytest.approx(0.045 + 0.955 * 0.025, abs=1e-3)
+    draws[10] = np.nan
+    assert Interval.of(draws, MANY).value == 0.5
+    assert np.isnan([Interval.of(draws, MANY).low, Interval.of(draws, MANY).high]).all()
     assert np.isnan(spread(draws))
+
+
+def test_the_fewer_units_the_further_out_are_the_bounds() -> None:
+    draws = np.append(0.5, np.arange(1, 100_000) / 100_000)
+    # Of t with 9 degrees of freedom 2.5 % are below -2.2622; times sqrt(10 / 9) that is -2.3846,
+    # below which the normal distribution has 0.855 %.  Of 59: 2.0010, 2.0178, 2.181 %.
+    for units, low in ((10, 0.00855), (60, 0.02181), (MANY, 0.025)):
+        found = Interval.of(draws, units)
+        assert (found.low, found.high) == pytest.approx((low, 1 - low), abs=2e-5)
+    assert np.isnan(Interval.of(draws, 1).low)

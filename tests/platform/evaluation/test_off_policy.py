@@ -200,6 +200,12 @@ class TestVerdict:
         assert found.support.effective_rows == found.support.effective_rewards == 0
         assert len(found.objections) == 3
 
+    def test_a_log_of_one_group_is_not_believed(self) -> None:
+        found = judge_target(logged(np.ones(5000), np.ones(5000), np.zeros(5000)), np.ones(5000), 1)
+        assert found.estimates["IPS"].value == 1 and math.isnan(found.estimates["IPS"].low)
+        (objection,) = found.objections
+        assert "of so few groups that no interval can be told" in objection
+
 
 ROWS_OF_ANY_LOG = st.lists(
     st.tuples(
@@ -224,8 +230,10 @@ class TestProperties:
         if target.any():
             assert 1 - 1e-9 <= support.effective_rows <= len(rows) * (1 + 1e-9)
             slack = 1e-9 * (1 + np.abs(reward).max())
+            assert math.isnan(snips.low) == math.isnan(snips.high)
             for value in (snips.value, snips.low, snips.high):
-                assert reward.min() - slack <= value <= reward.max() + slack
+                inside = reward.min() - slack <= value <= reward.max() + slack
+                assert inside or (math.isnan(value) and value is not snips.value)
         else:
             assert support.effective_rows == 0 and math.isnan(snips.value)
 
@@ -249,7 +257,8 @@ class TestProperties:
             for one in (reward, reward + by)
         )
         for end in ("value", "low", "high"):
-            assert getattr(shifted, end) == pytest.approx(getattr(plain, end) + by, abs=1e-6)
+            moved = getattr(plain, end) + by
+            assert getattr(shifted, end) == pytest.approx(moved, abs=1e-6, nan_ok=True)
 
 
 class TestInput:
