@@ -1,12 +1,13 @@
 # make demo   the main job at full scale: a million apps, from the world to served answers
 # make test   everything that checks the project
+# make comparison   installs the indexes that ours is measured against
 # make lock   resolve the dependencies anew (needs uv)
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check lock clean
+.PHONY: demo test check comparison lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/storeloop run --config full
@@ -27,10 +28,15 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
+comparison: $(INSTALLED)
+	$(BIN)/pip install --quiet --require-hashes -r requirements-comparison.lock
+
+COMPILE := uv pip compile pyproject.toml --extra dev --generate-hashes --python-version 3.11 \
+	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock"
+
 lock:
-	uv pip compile pyproject.toml --extra dev --generate-hashes --python-version 3.11 \
-		--no-emit-index-url --no-emit-find-links --no-annotate \
-		--custom-compile-command "make lock" -o requirements.lock
+	$(COMPILE) -o requirements.lock
+	$(COMPILE) --extra comparison -c requirements.lock -o requirements-comparison.lock
 
 clean:
 	rm -rf .venv workspace

@@ -2,12 +2,14 @@
 
     PlatformError
     ├── InvalidArgument     a value the caller gave is wrong           400 INVALID_ARGUMENT
+    ├── Unauthenticated     the caller did not say who it is           401 UNAUTHENTICATED
     ├── NotFound            what the caller named does not exist       404 NOT_FOUND
     ├── FailedPrecondition  the system is not in a state to do it      409 FAILED_PRECONDITION
     │   ├── AnomaliesFound  data that contradicts its schema
     │   └── GateRefused     a model that did not earn its blessing
     ├── ResourceExhausted   no room: disk, memory, queue               429 RESOURCE_EXHAUSTED
     ├── Unavailable         try again later                            503 UNAVAILABLE
+    ├── DeadlineExceeded    the caller no longer waits                 504 DEADLINE_EXCEEDED
     └── DataCorrupt         a file is not what was written             500 DATA_LOSS
 
 A message says what is wrong and where, what was expected, what came, and what to do next.
@@ -26,6 +28,13 @@ class InvalidArgument(PlatformError):
 
     http_status = 400
     grpc_status = "INVALID_ARGUMENT"
+
+
+class Unauthenticated(PlatformError):
+    """The caller did not say who it is, or not so that it can be believed."""
+
+    http_status = 401
+    grpc_status = "UNAUTHENTICATED"
 
 
 class NotFound(PlatformError):
@@ -62,6 +71,13 @@ class Unavailable(PlatformError):
 
     http_status = 503
     grpc_status = "UNAVAILABLE"
+
+
+class DeadlineExceeded(PlatformError):
+    """The caller no longer waits for the answer."""
+
+    http_status = 504
+    grpc_status = "DEADLINE_EXCEEDED"
 
 
 class DataCorrupt(PlatformError):
