@@ -13,6 +13,7 @@ from mlplatform.training.warm_start import Rows
 from mlplatform.transform.feature import Hashed
 from mlplatform.transform.transform import Transform
 from recsys.columns import Columns
+from recsys.models.serving.user import UserLayer
 
 
 class FieldEmbedding(tf.Module):
@@ -43,13 +44,34 @@ class FieldEmbedding(tf.Module):
         self.picked = None if picked == list(range(columns.width)) else picked
         self.width = len(picked) * dim
         self.offsets = np.array(offsets, dtype=np.int32)
+        self.cardinality = np.array([columns.cardinality[c] for c in picked], dtype=np.int32)
         self.table = tf.Variable(np.concatenate(blocks), name="table")
+
+    @property
+    def columns(self) -> NDArray[np.int32]:
+        """Which columns of a code matrix it embeds."""
+        picked = range(len(self.offsets)) if self.picked is None else self.picked
+        return np.array(picked, dtype=np.int32)
 
     def __call__(self, codes: tf.Tensor) -> tf.Tensor:
         if self.picked is not None:
             codes = tf.gather(codes, self.picked, axis=-1)
         vectors = tf.gather(self.table, codes + self.offsets)
         return tf.reshape(vectors, tf.concat([tf.shape(codes)[:-1], [self.width]], axis=0))
+
+    def folded(self, kernel: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """What each code of each column adds to `self(codes) @ kernel`.
+
+        -> `[sum of cardinalities, outputs]`, and the row in it of each column's code 0.
+        """
+        table = self.table.numpy().astype(np.float64)
+        by_column = np.split(kernel.astype(np.float64), len(self.offsets))
+        terms = [
+            table[offset : offset + size] @ part
+            for offset, size, part in zip(self.offsets, self.cardinality, by_column, strict=True)
+        ]
+        starts = np.cumsum(self.cardinality) - self.cardinality
+        return np.concatenate(terms).astype(np.float32), starts.astype(np.int32)
 
 
 class Dense(tf.Module):
@@ -59,7 +81,7 @@ class Dense(tf.Module):
         super().__init__(name="dense")
         weights: NDArray[Any] = np.random.default_rng([seed, 2]).standard_normal((inputs, outputs))
         self.kernel = tf.Variable((weights * (2 / inputs) ** 0.5).astype(np.float32), name="kernel")
-        self.bias = tf.Variable(np.zeros(outputs, np.float32), name="bias") if bias else None
+        self.bias: Any = tf.Variable(np.zeros(outputs, np.float32), name="bias") if bias else None
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         y = (
@@ -86,6 +108,23 @@ class HistoryPooling(tf.Module):
         total = tf.math.unsorted_segment_sum(vectors, user, tf.shape(rows)[0])
         count = tf.reduce_sum(tf.cast(owned, tf.float32), axis=1, keepdims=True)
         return total / tf.maximum(count, 1.0)
+
+
+def user_layer(fields: FieldEmbedding, history: HistoryPooling, *layers: Dense) -> UserLayer:
+    """What serves for layers over `concat([fields, history])`, their outputs side by side."""
+    kernel = np.concatenate([layer.kernel.numpy() for layer in layers], axis=1)
+    bias = np.concatenate([layer.bias.numpy() for layer in layers])
+    request, offsets = fields.folded(kernel[: fields.width])
+    past = history.embedding
+    return UserLayer(
+        bias,
+        request,
+        offsets,
+        past.table.numpy(),
+        past.columns,
+        past.offsets,
+        np.ascontiguousarray(kernel[fields.width :]),
+    )
 
 
 class StableIds(tf.Module):

@@ -26,6 +26,8 @@ from recsys.columns import Columns
 from recsys.models.layers import rows_of
 from recsys.models.rankers import parts_of
 from recsys.models.retrieval import join_codes, rows_in_graph
+from recsys.models.serving.files import SERVED
+from recsys.models.serving.ranker import ServedRanker
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,18 @@ class Ranker(tf.Module):
         }
         return rows_of(self, self.transform, hashes)
 
+    def served(self) -> ServedRanker | None:
+        """The ranker as it serves; None if a part does not say how."""
+        forms: list[Any] = [getattr(part, "served", None) for part in self.parts.values()]
+        if None in forms:
+            return None
+        return ServedRanker(float(self.bias.numpy()), tuple(form() for form in forms))
+
     def export(self, directory: Path) -> None:
-        """Save two signatures: `codes` by slate, and `raw`, one app a row, transform inside."""
+        """Save two signatures: `codes` by slate, and `raw`, one app a row, transform inside.
+
+        Beside it, in `SERVED`, what serves for `codes`, if every part says what that is.
+        """
         request_graph = TransformGraph(self.transform, [f.name for f in features.REQUEST])
         impression_graph = TransformGraph(self.transform, [f.name for f in features.IMPRESSION])
 
@@ -132,3 +144,6 @@ class Ranker(tf.Module):
             "app_id": tf.TensorSpec([None], tf.int64, "app_id"),
         }
         save_model(served, directory, {"codes": codes, "raw": raw.get_concrete_function(**specs)})
+        fast = self.served()
+        if fast is not None:
+            fast.save(directory / SERVED)

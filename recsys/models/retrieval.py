@@ -27,7 +27,9 @@ from mlplatform.transform.transform import Transform
 from recsys import features
 from recsys.apps import AppTable
 from recsys.columns import Columns
-from recsys.models.layers import Dense, FieldEmbedding, HistoryPooling, rows_of
+from recsys.models.layers import Dense, FieldEmbedding, HistoryPooling, rows_of, user_layer
+from recsys.models.serving.files import SERVED, save_arrays
+from recsys.models.serving.user import ServedQuery
 
 EMBED_BATCH = 16_384
 
@@ -119,8 +121,17 @@ class TwoTower(tf.Module):
             ]
         )
 
+    def served(self) -> ServedQuery:
+        """The query tower as it serves."""
+        user = user_layer(self.request_fields, self.history, self.query_hidden)
+        out = self.query_out
+        return ServedQuery(user, out.kernel.numpy(), out.bias.numpy())
+
     def export(self, directory: Path) -> None:
-        """Save the query tower with two signatures: `codes`, and `raw`, which transforms first."""
+        """Save the query tower with two signatures: `codes`, and `raw`, which transforms first.
+
+        Beside it, in `SERVED`, what serves for `codes`.
+        """
         graph = TransformGraph(self.transform, [f.name for f in features.REQUEST])
 
         @tf.function(
@@ -143,6 +154,7 @@ class TwoTower(tf.Module):
         served.model, served.graph = self, graph
         raw_of = raw.get_concrete_function(**graph.signature(), history=history_spec)
         save_model(served, directory, {"codes": codes, "raw": raw_of})
+        save_arrays(self.served(), directory / SERVED)
 
 
 def rows_in_graph(app_ids: tf.Variable, ids: tf.Tensor) -> tf.Tensor:

@@ -32,6 +32,7 @@ from recsys.online.bundle import (
     Bundle,
 )
 from recsys.online.feature_store import FeatureStore
+from recsys.online.prepare import prepare
 from recsys.online.recommender import Recommender
 from recsys.stages.data import BACKLOG_DAY, SPANS, load_truth_of_the_morning
 from recsys.stages.models import CURVE, LINEAR
@@ -210,7 +211,7 @@ def assemble(config: RunConfig, context: Context, bundle: Path) -> None:
     for stage, name in ((retrieval, QUERY_TOWER), (ranker, RANKER)):
         link_tree(stage / STATES / name, bundle / STATES / name)
     link_tree(context.inputs["build_index"], bundle)
-    link_tree(retrieval, bundle, only="*.npy")
+    link_tree(retrieval, bundle, only="app_*.npy")
     link_tree(context.inputs["analyze"], bundle, only=TRANSFORM)
     link_tree(context.inputs["infer_schema"], bundle / "schema")
     for folder in (bundle, bundle / "schema"):
@@ -219,6 +220,7 @@ def assemble(config: RunConfig, context: Context, bundle: Path) -> None:
     root = context.inputs["join_examples"] / SPANS
     catalogue = read_span(root, "apps", [config.days.evaluate]).sort_by("app_id")
     write_parquet(catalogue, bundle / CATALOGUE)
+    prepare(bundle)
 
 
 def _held_out(config: RunConfig, root: Path, bundle: Bundle) -> dict[str, pa.Table]:

@@ -14,7 +14,8 @@ def recommendations(n: int, candidates: list[int]) -> Recommendations:
     """The first four candidates are the list."""
     every = np.tile(np.array(candidates, np.int64), (n, 1))
     scores = np.zeros((n, K), np.float32)
-    return Recommendations(every[:, :K], scores, scores, every)
+    ranked = np.ones(n, np.bool_)
+    return Recommendations(every[:, :K], scores, scores, every, every[:, :K], ranked)
 
 
 def test_every_app_shows_as_often_as_its_propensity_says() -> None:

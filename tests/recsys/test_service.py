@@ -103,11 +103,6 @@ class TestAnswers:
             assert scores == sorted(scores, reverse=True)
             assert all(0 <= score <= 1 for score in scores)
 
-    def test_fewer_apps_are_the_head_of_more(self, client: TestClient, users: list[int]) -> None:
-        assert ids(ask(client, user_id=users[1], k=100))[:7] == ids(
-            ask(client, user_id=users[1], k=7)
-        )
-
     def test_apps_that_a_user_owns_are_never_recommended(
         self, client: TestClient, recommender: Recommender, users: list[int]
     ) -> None:

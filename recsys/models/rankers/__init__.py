@@ -19,6 +19,10 @@ class Part(Protocol):
 
     hashes: of each variable whose rows are buckets of a hash, by its attribute, what is hashed:
         while the words stay the same, weights go on from one day to the next.
+
+    A part may have a method `served()`, what serves for it: a `ServedPart` of `models/serving`.
+    A ranker with a part that has none is served by its exported signature, at several times the
+    cost.
     """
 
     hashes: ClassVar[dict[str, str]]

@@ -9,14 +9,19 @@ What Video to Watch Next, RecSys 2019, section 4.3).
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
+from numpy.typing import NDArray
 
 from recsys import features
-from recsys.models.layers import Dense, FieldEmbedding, HistoryPooling
+from recsys.models.layers import Dense, FieldEmbedding, HistoryPooling, user_layer
+from recsys.models.serving.ranker import ServedDeep
 
 if TYPE_CHECKING:
     from recsys.models.ranking import Ranker
+
+EMBED_BATCH = 16_384
 
 
 class Deep(tf.Module):
@@ -67,6 +72,43 @@ class Deep(tf.Module):
         )
         wanted = self.out(tf.nn.relu(self.second(hidden)))
         return tf.reduce_sum(wanted + self.place(impression), axis=-1)
+
+    def served(self) -> ServedDeep:
+        """Both halves and factors side by side, those of the apps worked out for every app."""
+        impression, impression_offsets = self.impression_fields.folded(
+            self.impression_half.kernel.numpy()
+        )
+        place, place_offsets = self.place.folded(np.ones((self.place.width, 1)))
+        return ServedDeep(
+            user=user_layer(self.request_fields, self.history, self.user_half, self.user_factor),
+            app=self._embed_apps(),
+            impression=impression,
+            impression_offsets=impression_offsets,
+            impression_columns=self.impression_fields.columns,
+            place=place[:, 0],
+            place_offsets=place_offsets,
+            place_columns=self.place.columns,
+            product=self.product_half.kernel.numpy(),
+            kernel=self.second.kernel.numpy(),
+            bias=self.second.bias.numpy(),
+            out=self.out.kernel.numpy()[:, 0],
+        )
+
+    def _embed_apps(self) -> NDArray[np.float32]:
+        """Every app's half and factor, `[apps + 1, first + product]`."""
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
+        def embed(rows: tf.Tensor) -> tf.Tensor:
+            item = self.app_fields(tf.gather(self.app_codes, rows))
+            return tf.concat([self.app_half(item), self.app_factor(item)], axis=1)
+
+        n = int(self.app_codes.shape[0])
+        return np.concatenate(
+            [
+                embed(tf.range(start, min(start + EMBED_BATCH, n))).numpy()
+                for start in range(0, n, EMBED_BATCH)
+            ]
+        )
 
     def optimizer(self) -> Any:
         s = self.settings

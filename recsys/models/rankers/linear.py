@@ -13,9 +13,14 @@ import tf_keras
 from mlplatform.transform.hashing import hash_tensorflow
 from recsys import features
 from recsys.models.layers import StableIds, salt_of
+from recsys.models.serving.kernels import COLUMN, HISTORY, LISTED
+from recsys.models.serving.ranker import ServedWide, weights_of
 
 if TYPE_CHECKING:
     from recsys.models.ranking import Ranker
+
+FEW_CODES = 4096  # as many sums of weights a server keeps for each right side of a cross
+PAST = "history:"
 
 
 class Wide(tf.Module):
@@ -53,8 +58,8 @@ class Wide(tf.Module):
         past = self.app_ids(tf.gather(self.app_codes, last))  # [b, h, columns]
         for left, right in self.crosses:
             right_id = app[:, :, self.app.first(right), None]  # [b, k, 1]
-            if left.startswith("history:"):
-                left_id = past[:, :, self.app.first(left.removeprefix("history:"))]
+            if left.startswith(PAST):
+                left_id = past[:, :, self.app.first(left.removeprefix(PAST))]
                 present = last > 0
             else:
                 left_id = request[:, self.request.slices[left]]
@@ -67,6 +72,43 @@ class Wide(tf.Module):
             masks.append(tf.broadcast_to(mask, tf.shape(hashed[-1])))
         weights = tf.gather(self.weights, tf.concat(hashed, axis=-1))
         return tf.reduce_sum(weights * tf.concat(masks, axis=-1), axis=-1)
+
+    def served(self) -> ServedWide:
+        """The app's own weights added up for every app; every left side with what it meets."""
+        weights, ids = self.weights.numpy(), self.app_ids
+        rights = list(dict.fromkeys(self.app.first(right) for _, right in self.crosses))
+        lefts = [
+            (salt_of(f"{left} x {right}"), *read, rights.index(self.app.first(right)))
+            for left, right in self.crosses
+            for read in self._reads(left)
+        ]
+        salt, kind, column, meets = zip(*lefts, strict=True) if lefts else ((), (), (), ())
+        sizes = [self.app.cardinality[right] for right in rights]
+        return ServedWide(
+            weights=weights,
+            own=weights_of(weights, self.app_codes.numpy(), ids.table, ids.offsets, ids.salts),
+            request_ids=self.request_ids.table,
+            request_offsets=self.request_ids.offsets,
+            app_ids=ids.table,
+            app_offsets=ids.offsets,
+            impression_ids=self.impression_ids.table,
+            impression_offsets=self.impression_ids.offsets,
+            impression_salts=self.impression_ids.salts,
+            left_salt=np.array(salt, np.int64),
+            left_kind=np.array(kind, np.int32),
+            left_column=np.array(column, np.int32),
+            left_right=np.array(meets, np.int32),
+            right_column=np.array(rights, np.int32),
+            right_codes=np.array([n if n <= FEW_CODES else 0 for n in sizes], np.int32),
+            n_history=np.array(features.CROSS_HISTORY, np.int32),
+        )
+
+    def _reads(self, left: str) -> list[tuple[int, int]]:
+        """How and in which columns the left side of a cross is read."""
+        if left.startswith(PAST):
+            return [(HISTORY, self.app.first(left.removeprefix(PAST)))]
+        columns = range(self.request.width)[self.request.slices[left]]
+        return [(COLUMN if len(columns) == 1 else LISTED, column) for column in columns]
 
     def optimizer(self) -> Any:
         s = self.settings

@@ -1,0 +1,167 @@
+"""Which apps are candidates, and which of the ranked ones make the list: compiled loops.
+
+Enters: rows of the app table, as the sources and the ranker give them; 0 is no app.  Leaves: rows.
+A request's outcome does not depend on what others are asked with it.
+"""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Int = NDArray[np.int32]
+Float = NDArray[np.float32]
+_BLOCK = 256  # vectors that all queries are multiplied with before the next ones are read
+
+
+@njit(nogil=True, cache=True)
+def are_below(numbers: Int, limits: NDArray[np.int64]) -> bool:
+    """Whether all of `[b, n]` are from 0 to less than the limits `[n]`, or one limit `[1]`."""
+    for q in range(len(numbers)):
+        for i in range(numbers.shape[1]):
+            if not 0 <= numbers[q, i] < limits[i % len(limits)]:
+                return False
+    return True
+
+
+@njit(nogil=True, cache=True)
+def nearest(queries: Float, vectors: Float, k: int) -> tuple[Int, Float]:
+    """The k vectors of the highest product, the best first: positions and scores `[b, k]`.
+
+    Position -1: no vector, of which the score is -inf.  A product that is NaN is none.
+
+    Args:
+        queries: `[b, dim]`.
+        vectors: `[n, dim]`, contiguous.
+    """
+    at = np.full((len(queries), k), -1, np.int32)
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    products = np.empty(_BLOCK, np.float32)
+    for start in range(0, len(vectors), _BLOCK):
+        some = vectors[start : start + _BLOCK]
+        for q in range(len(queries)):
+            np.dot(some, queries[q], products[: len(some)])
+            for j in range(len(some)):
+                if not products[j] > scores[q, k - 1]:
+                    continue
+                place = k - 1
+                while place > 0 and products[j] > scores[q, place - 1]:
+                    at[q, place], scores[q, place] = at[q, place - 1], scores[q, place - 1]
+                    place -= 1
+                at[q, place], scores[q, place] = start + j, products[j]
+    return at, scores
+
+
+@njit(nogil=True, cache=True)
+def _has(rows, n, row):  # type: ignore[no-untyped-def]
+    found = False
+    for i in range(n):
+        found |= rows[i] == row
+    return found
+
+
+@njit(nogil=True, cache=True)
+def choose(  # type: ignore[no-untyped-def]
+    sources: Int,
+    source_scores: Float,
+    owned: Int,
+    os_version: Float,
+    min_os: Float,
+    popular: Int,
+    n: int,
+    least: int,
+):
+    """The first n apps that may be shown to each user, none twice: rows and scores `[b, n]`.
+
+    If they are fewer than `least`, the most popular ones follow, with score NaN.  An app may be
+    shown if the user does not own it and the device is not too old for it; a device that does not
+    say its version is offered everything.
+
+    Args:
+        sources, source_scores: `[b, m]`, in the order in which they are taken.
+        owned: rows `[b, o]`, 0 for none.
+        os_version: `[b]`, NaN if unknown.
+        min_os: `[apps + 1]`, by row.
+        popular: rows, the most popular first.
+    """
+    rows = np.zeros((len(sources), n), np.int32)
+    scores = np.full((len(sources), n), np.nan, np.float32)
+    has = np.empty(owned.shape[1], np.int32)
+    for q in range(len(sources)):
+        n_owned = 0
+        for row in owned[q]:
+            has[n_owned] = row
+            n_owned += row != 0
+        found = 0
+        for i in range(sources.shape[1]):
+            row = sources[q, i]
+            if row == 0 or min_os[row] > os_version[q] or _has(has, n_owned, row):
+                continue
+            if _has(rows[q], found, row):
+                continue
+            rows[q, found], scores[q, found] = row, source_scores[q, i]
+            found += 1
+            if found == n:
+                break
+        for row in popular:
+            if found >= least:
+                break
+            if min_os[row] > os_version[q] or _has(has, n_owned, row) or _has(rows[q], found, row):
+                continue
+            rows[q, found] = row
+            found += 1
+    return rows, scores
+
+
+@njit(nogil=True, cache=True)
+def diverse(  # type: ignore[no-untyped-def]
+    order: NDArray[np.int64],
+    rows: Int,
+    groups: Int,
+    most: NDArray[np.int64],
+    k: int,
+):
+    """The places in `rows` of the k apps to show, `[b, k]`, in the given order; -1 for none.
+
+    Going down the order an app is taken unless so many of one of its groups are there already.  If
+    the list comes up short, the best of those passed over are taken after all.
+
+    Args:
+        order: `[b, n]`, places in `rows`, the best first; those of no app last.
+        rows: `[b, n]`.
+        groups: `[apps + 1, respects]`, by row: which group an app is of, in each respect.
+        most: `[respects]`, how many apps of one group.
+    """
+    chosen = np.full((len(rows), k), -1, np.int64)
+    taken = np.empty(rows.shape[1], np.bool_)
+    seen = np.empty((k, groups.shape[1]), np.int32)
+    for q in range(len(rows)):
+        taken[:] = False
+        found, last = 0, 0
+        for i in range(order.shape[1]):
+            row = rows[q, order[q, i]]
+            if row == 0 or found == k:
+                break
+            last = i + 1
+            is_free = True
+            for g in range(groups.shape[1]):
+                alike = 0
+                for j in range(found):
+                    alike += seen[j, g] == groups[row, g]
+                is_free &= alike < most[g]
+            if is_free:
+                taken[i] = True
+                for g in range(groups.shape[1]):
+                    seen[found, g] = groups[row, g]
+                found += 1
+        for i in range(last):
+            if found == k:
+                break
+            if not taken[i]:
+                taken[i] = True
+                found += 1
+        at = 0
+        for i in range(last):
+            if taken[i]:
+                chosen[q, at] = order[q, i]
+                at += 1
+    return chosen
