@@ -1,0 +1,142 @@
+"""The fleet: one generation that serves, one that loads, and those that drain.
+
+Enters: the versions to load.  Leaves: the switch from one generation to the next, which comes only
+when the next one serves, and how all of them are.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+
+from mlplatform.serving.child import Stage, Task
+from mlplatform.serving.generation import Generation
+from mlplatform.serving.status import VersionStatus, WorkerStatus, version_states
+
+logger = logging.getLogger(__name__)
+_REMEMBERED = 20  # versions that have ended
+
+
+class Fleet:
+    """All processes of a server.
+
+    changed: called whenever a worker is further than it was.
+    settled: called when the generation that loads came to an end with that, either way.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        workers: int,
+        *,
+        changed: Callable[[], None],
+        settled: Callable[[], None],
+    ) -> None:
+        self._task, self._workers = task, workers
+        self._changed, self._settled = changed, settled
+        self._begun = 0
+        self._serving: Generation | None = None
+        self._loading: tuple[Generation, asyncio.Task[None]] | None = None
+        self._draining: dict[Generation, asyncio.Task[None]] = {}
+        self._past: dict[int, None] = {}  # versions of generations that ended, the oldest first
+
+    @property
+    def served(self) -> Mapping[str, int]:
+        """Version by label; none before the first generation serves."""
+        return self._serving.versions if self._serving else {}
+
+    @property
+    def loading(self) -> Mapping[str, int] | None:
+        """Version by label; None where no generation loads."""
+        return self._loading[0].versions if self._loading else None
+
+    def begin(self, versions: Mapping[str, int]) -> None:
+        """Load a new generation beside the one that serves."""
+        self._begun += 1
+        generation = Generation(
+            self._begun,
+            versions,
+            self._task,
+            self._workers,
+            low_priority=self._serving is not None,
+            changed=self._changed,
+        )
+        load = asyncio.create_task(generation.take_over())
+        load.add_done_callback(self._note_end)
+        self._loading = generation, load
+
+    def drop(self) -> None:
+        """End the generation that loads, if there is one."""
+        if self._loading is not None:
+            generation, load = self._loading
+            load.cancel()
+            self._loading = None
+            self._drain(generation)
+
+    def settle(self) -> None:
+        """Switch to the generation that loads if it serves by now.
+
+        Raises:
+            LoadFailed: it does not, and will not; it is dropped.
+        """
+        if self._loading is None or not self._loading[1].done():
+            return
+        generation, load = self._loading
+        if load.exception() is not None:
+            self.drop()
+            load.result()
+        if self._serving is not None:
+            self._drain(self._serving)
+        self._serving, self._loading = generation, None
+        logger.info("generation %d serves %s", generation.number, dict(generation.versions))
+
+    async def end(self) -> None:
+        """Drain all; return when no process is left."""
+        self.drop()
+        if self._serving is not None:
+            self._drain(self._serving)
+            self._serving = None
+        await asyncio.gather(*self._draining.values())
+
+    def versions(
+        self, wanted: Iterable[int], given_up: Iterable[int], errors: Mapping[int, str]
+    ) -> Mapping[int, VersionStatus]:
+        """How every version is, of these and of the fleet's own."""
+        draining = [generation.versions.values() for generation in self._draining]
+        return version_states(
+            available=self.served.values(),
+            loading=(self.loading or {}).values(),
+            unloading=[version for versions in draining for version in versions],
+            wanted=wanted,
+            ended=[*given_up, *self._past],
+            errors=errors,
+        )
+
+    def workers(self) -> Sequence[WorkerStatus]:
+        """How every process is, those of the generation that serves first."""
+        serving = [self._serving] if self._serving else []
+        loading = [self._loading[0]] if self._loading else []
+        return [
+            WorkerStatus(child.worker, child.pid, generation.number, child.stage, restarts)
+            for generation in (*serving, *loading, *self._draining)
+            # A generation that begins has fewer children than places for them.
+            for child, restarts in zip(generation.children, generation.restarts, strict=False)
+            if child.stage is not Stage.ENDED
+        ]
+
+    def _drain(self, generation: Generation) -> None:
+        self._past |= dict.fromkeys(generation.versions.values())
+        for version in list(self._past)[:-_REMEMBERED]:
+            del self._past[version]
+        drain = asyncio.create_task(generation.stop())
+        self._draining[generation] = drain
+        drain.add_done_callback(partial(self._note_drained, generation))
+
+    def _note_end(self, load: "asyncio.Task[None]") -> None:
+        if not load.cancelled():
+            load.exception()  # seen, also where the generation is dropped meanwhile
+        self._settled()
+
+    def _note_drained(self, generation: Generation, _: "asyncio.Task[None]") -> None:
+        del self._draining[generation]
+        self._changed()

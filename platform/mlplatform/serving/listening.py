@@ -1,0 +1,72 @@
+"""The sockets that outlive workers: opened once, by the supervisor.
+
+Enters: a host and a port; 0 takes a free one.  Leaves: a bound socket.  A connection that arrives
+while a worker dies, or hands over to the next one, waits in the HTTP socket's queue, which lasts as
+long as any process has the socket.  gRPC's library opens its own sockets, so for it the port is
+only kept: bound with SO_REUSEPORT, as the workers' are, and never listened on.
+"""
+
+import socket
+
+from mlplatform.errors import FailedPrecondition
+
+Address = tuple[str, int]
+_QUEUE = 4096  # connections; the kernel takes fewer where net.core.somaxconn is less
+
+
+def listen(address: Address) -> socket.socket:
+    """A listening TCP socket that does not block.
+
+    Raises:
+        FailedPrecondition: the address is taken, or is not this machine's.
+    """
+    bound = _bound(address, socket.SO_REUSEADDR)
+    bound.listen(_QUEUE)
+    return bound
+
+
+def keep_port(address: Address) -> socket.socket:
+    """A socket that keeps a port for those who listen on it with SO_REUSEPORT.
+
+    Raises:
+        FailedPrecondition: as `listen`; also where another server shares the port in just this way.
+    """
+    # Only without SO_REUSEPORT is a port refused that another server's workers listen on.
+    _bound(address, socket.SO_REUSEADDR).close()
+    return _bound(address, socket.SO_REUSEPORT)
+
+
+def address_of(bound: socket.socket) -> str:
+    """`host:port`, an IPv6 host in brackets."""
+    host, port = bound.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def port_of(bound: socket.socket) -> int:
+    return int(bound.getsockname()[1])
+
+
+def _bound(address: Address, option: int) -> socket.socket:
+    host, port = address
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, where = found[0]
+        made = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _refused(address, error) from error
+    try:
+        made.setblocking(False)
+        made.setsockopt(socket.SOL_SOCKET, option, 1)
+        made.bind(where)
+    except OSError as error:
+        made.close()
+        raise _refused(address, error) from error
+    return made
+
+
+def _refused(address: Address, error: OSError) -> FailedPrecondition:
+    host, port = address
+    return FailedPrecondition(
+        f"{host}:{port}: cannot listen there ({error.strerror}); choose another address, or end "
+        "the process that has this one"
+    )
