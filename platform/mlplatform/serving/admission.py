@@ -1,0 +1,71 @@
+"""Admission: how many may wait, so that whoever is let in is served in time.
+
+Enters: what served items cost, as it is measured.  Leaves: yes, or an error that says when to come
+again.  A queue of L items that each take s seconds is a wait of L * s (Little's law: J. D. C.
+Little, A Proof for the Queuing Formula L = lambda W, 1961), so L is held at target / s.  What is
+over it is refused at once, while refusing is cheap: to compute an answer that comes too late would
+take the time of one that does not (Adaptive concurrency: Netflix, Performance Under Load, 2018).
+"""
+
+from mlplatform.errors import InvalidArgument, ResourceExhausted
+
+_WEIGHT = 0.2  # of a new batch in the moving average: what is ten batches old has a tenth of it
+_SURPRISE = 4.0  # a batch counts as this many times the average at most
+
+
+class TooMany(ResourceExhausted):
+    """More than can be served; `retry_after_s` is when to come again, in seconds."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Admission:
+    """A limit on a queue, in items, that follows what an item costs.
+
+    One stall of the machine is a matter of one batch: it moves the average as if it had been
+    `_SURPRISE` times as long as usual.  A lasting change is followed within ten batches.
+    """
+
+    def __init__(self, target_s: float = 0.03, floor: int = 16, cap: int = 1024) -> None:
+        """
+        Args:
+            target_s: the longest acceptable wait in the queue, seconds.
+            floor: let so many wait whatever they cost: a full batch, or costs cannot be measured.
+            cap: let no more than this wait, however cheap they are.
+
+        Raises:
+            InvalidArgument: a wait that is not positive, or not 1 <= floor <= cap.
+        """
+        if not (target_s > 0 and 1 <= floor <= cap):
+            raise InvalidArgument(
+                "admission: expected target_s > 0 and 1 <= floor <= cap, "
+                f"got target_s {target_s}, floor {floor}, cap {cap}"
+            )
+        self.limit = floor
+        self._target_s = target_s
+        self._floor = floor
+        self._cap = cap
+        self._item_s: float | None = None
+
+    def admit(self, waiting: int) -> None:
+        """Let one more in behind `waiting` others.
+
+        Raises:
+            TooMany: their wait would be longer than the target.
+        """
+        if waiting >= self.limit:
+            raise TooMany(
+                f"the server is overloaded: {waiting} requests wait already; try again later",
+                self._target_s,
+            )
+
+    def observe(self, items: int, seconds: float) -> None:
+        """`items`, at least 1, left the queue in `seconds` in which it was never empty."""
+        item_s = seconds / items
+        average = self._item_s
+        if average is not None:
+            item_s = average + _WEIGHT * (min(item_s, _SURPRISE * average) - average)
+        self._item_s = item_s = max(item_s, 1e-9)
+        self.limit = max(self._floor, min(self._cap, int(self._target_s / item_s)))
