@@ -141,10 +141,11 @@ class Doors:
     """The conditions.  Without keys anybody may come in; without a rate, as often as they like."""
 
     max_body_bytes: int = 64 * 1024
-    max_header_bytes: int = 16 * 1024  # names and values of one request
+    max_header_bytes: int = 16 * 1024  # path, names and values of one request
     keys: Keys | None = None
     rate: RateLimit | None = None
     open_paths: frozenset[str] = frozenset()  # probes: no key, no rate
+    any_type_under: tuple[str, ...] = ()  # beginnings of paths whose clients state no body's type
 
     def identify(self, key: bytes | None, remote: str) -> None:
         """Let a client in.
@@ -176,13 +177,18 @@ class Doors:
             raise LengthRequired("a body needs a Content-Length in digits")
         if len(length) > _DIGITS or int(length or b"0") > self.max_body_bytes:
             raise BodyTooLong(f"the body is too long, at most {self.max_body_bytes} bytes are read")
-        if posts:
+        if posts and not path.startswith(self.any_type_under):
             kind = headers.get(b"content-type", b"none")
             if kind != b"application/json":
                 kind = kind.partition(b";")[0].strip().lower()
                 if kind != b"application/json":
                     told = kind.decode("latin-1")[:_MAX_TEXT]
                     raise NotJson(f"expected Content-Type application/json, got {told}")
+
+    def head_too_long(self) -> HeadTooLong:
+        return HeadTooLong(
+            f"the headers are too long, at most {self.max_header_bytes} bytes are read"
+        )
 
     def around(self, app: ASGI) -> ASGI:
         """The app behind these doors."""
@@ -191,8 +197,12 @@ class Doors:
             if scope["type"] == "http":
                 remote = (scope.get("client") or ("",))[0]
                 method = scope["method"].encode()
+                lines = scope["headers"]
                 try:
-                    self.admit(method, scope["path"], dict(scope["headers"]), remote)
+                    names_and_values = sum(len(name) + len(value) for name, value in lines)
+                    if len(scope["path"]) + names_and_values > self.max_header_bytes:
+                        raise self.head_too_long()
+                    self.admit(method, scope["path"], dict(lines), remote)
                 except PlatformError as error:
                     status, body, headers = refusal(error)
                     length = (b"content-length", b"%d" % len(body))

@@ -1,0 +1,80 @@
+"""How many may wait: by hand from Little's law, and as an invariant."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlplatform.errors import InvalidArgument, ResourceExhausted
+from mlplatform.serving.admission import Admission, TooMany
+
+
+def settled(seconds: float, items: int = 8) -> Admission:
+    """After many batches that cost the same."""
+    admission = Admission(target_s=0.03, floor=2, cap=1000)
+    for _ in range(50):
+        admission.observe(items, seconds)
+    return admission
+
+
+def test_as_many_may_wait_as_are_served_within_the_target() -> None:
+    # L = W / s: 8 items in 1 ms are 0.125 ms each, and 30 ms hold 240 of them.
+    assert settled(0.001).limit in (239, 240)
+    assert settled(0.016).limit in (14, 15)  # 2 ms each
+
+
+def test_before_anything_is_measured_as_many_as_the_floor_may_wait() -> None:
+    admission = Admission(floor=16)
+    admission.admit(15)
+    with pytest.raises(TooMany):
+        admission.admit(16)
+
+
+def test_who_is_refused_is_told_when_to_come_again() -> None:
+    admission = Admission(target_s=0.5, floor=1, cap=1)
+    with pytest.raises(TooMany, match="1 requests wait already") as caught:
+        admission.admit(1)
+    assert caught.value.retry_after_s == 0.5
+    assert isinstance(caught.value, ResourceExhausted)
+
+
+@pytest.mark.parametrize(("seconds", "limit"), [(100.0, 4), (1e-12, 64), (0.0, 64)])
+def test_the_limit_stays_between_floor_and_cap(seconds: float, limit: int) -> None:
+    admission = Admission(floor=4, cap=64)
+    for _ in range(50):
+        admission.observe(8, seconds)
+    assert admission.limit == limit
+
+
+def test_one_stall_counts_as_four_times_the_usual_however_long_it_was() -> None:
+    # With a weight of 0.2: 0.8 + 0.2 * 4 = 1.6 times the average, so 240 / 1.6 = 150.
+    short, long = settled(0.001), settled(0.001)
+    short.observe(8, 0.004)
+    long.observe(8, 10.0)
+    assert short.limit == long.limit and short.limit in (149, 150)
+
+
+def test_a_lasting_change_is_followed_within_ten_batches() -> None:
+    slower, faster = settled(0.001), settled(0.008)
+    for _ in range(10):
+        slower.observe(8, 0.002)
+        faster.observe(8, 0.001)
+    assert slower.limit == pytest.approx(120, rel=0.15)  # of 240
+    assert faster.limit == pytest.approx(30 * 8 / (1 + 7 * 0.8**10), rel=0.02)
+
+
+@given(st.lists(st.tuples(st.integers(1, 64), st.floats(0, 10)), min_size=1))
+def test_the_limit_is_what_costs_between_the_smallest_and_the_largest_seen_allow(
+    batches: list[tuple[int, float]],
+) -> None:
+    admission = Admission(target_s=0.03, floor=2, cap=500)
+    for items, seconds in batches:
+        admission.observe(items, seconds)
+    costs = [max(seconds / items, 1e-9) for items, seconds in batches]
+    least, most = (min(500.0, max(2.0, 0.03 / cost)) for cost in (max(costs), min(costs)))
+    assert least - 1 <= admission.limit <= most + 1
+
+
+@pytest.mark.parametrize("wrong", [{"target_s": 0.0}, {"floor": 0}, {"floor": 9, "cap": 8}])
+def test_settings_that_let_nobody_in_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InvalidArgument, match="expected target_s > 0 and 1 <= floor <= cap"):
+        Admission(**wrong)
