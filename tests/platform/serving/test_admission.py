@@ -1,7 +1,7 @@
 """How many may wait: by hand from Little's law, and as an invariant."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlplatform.errors import InvalidArgument, ResourceExhausted
@@ -62,6 +62,7 @@ def test_a_lasting_change_is_followed_within_ten_batches() -> None:
     assert faster.limit == pytest.approx(30 * 8 / (1 + 7 * 0.8**10), rel=0.02)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 64), st.floats(0, 10)), min_size=1))
 def test_the_limit_is_what_costs_between_the_smallest_and_the_largest_seen_allow(
     batches: list[tuple[int, float]],

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlplatform.errors import DeadlineExceeded, NotFound, PlatformError, Unavailable
@@ -253,6 +253,7 @@ def test_closing_finishes_what_waits_and_refuses_what_comes() -> None:
     assert bench.batches == [[0, 1, 2, 3], [4, 5]]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(["submit", "turn", "wait"]), st.integers(0, 3))),
     st.integers(1, 5),

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlplatform.errors import InvalidArgument, NotFound, PlatformError, Unauthenticated, Unavailable
@@ -77,6 +77,7 @@ class TestRate:
                 rate.take(client)
         rate.take("a")
 
+    @settings(deadline=None)
     @given(st.lists(st.floats(0, 2), max_size=100), st.integers(1, 5))
     def test_no_stretch_of_time_has_more_than_its_rate_and_a_burst(
         self, gaps: list[float], burst: int
