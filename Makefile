@@ -1,13 +1,14 @@
 # make demo   the main job at full scale: a million apps, from the world to served answers
 # make test   everything that checks the project
 # make comparison   installs the indexes that ours is measured against
+# make proto  what Python reads messages with, anew from recommendations.proto
 # make lock   resolve the dependencies anew (needs uv)
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check comparison lock clean
+.PHONY: demo test check comparison proto lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/storeloop run --config full
@@ -30,6 +31,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 
 comparison: $(INSTALLED)
 	$(BIN)/pip install --quiet --require-hashes -r requirements-comparison.lock
+
+proto: $(INSTALLED)
+	$(BIN)/python -m grpc_tools.protoc -I recsys/online --python_out=recsys/online \
+		--pyi_out=recsys/online recsys/online/recommendations.proto
 
 COMPILE := uv pip compile pyproject.toml --extra dev --generate-hashes --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock"

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,9 +10,6 @@ from mlplatform.errors import AnomaliesFound, PlatformError
 from recsys import data_cli, registry_cli
 from recsys.data_cli import JsonOption
 from recsys.registry_cli import WORKSPACE, WorkspaceOption
-
-if TYPE_CHECKING:
-    from recsys.online.recommender import Recommender
 
 app = typer.Typer(
     name="storeloop",
@@ -79,32 +76,78 @@ def loop(
 
 @app.command()
 def serve(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="HTTP port.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="HTTP port; 0 takes a free one.")
+    ] = 8000,
+    grpc_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="gRPC port; none if it is not given.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Processes; default: one a core.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     label: Annotated[str, typer.Option(help="Which version to serve.")] = "stable",
+    canary_share: Annotated[
+        float, typer.Option(help="Share of users whom the version labelled canary answers.")
+    ] = 0.05,
+    exploration: Annotated[
+        float, typer.Option(min=0, max=0.1, help="Share of places that explore.")
+    ] = 0.01,
+    requests_per_s: Annotated[
+        float | None, typer.Option(help="Limit of one client's requests, in each worker.")
+    ] = None,
+    models: Annotated[
+        bool, typer.Option(help="Answer for the models themselves, as TensorFlow Serving does.")
+    ] = False,
+    admin_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port for labels, rollback, reload; needs MLPLATFORM_ADMIN_TOKEN.",
+        ),
+    ] = None,
     workspace: WorkspaceOption = WORKSPACE,
     registry: Annotated[Path | None, typer.Option(help="Default: the workspace's.")] = None,
-    feature_store: Annotated[Path | None, typer.Option(help="Default: the workspace's.")] = None,
+    feature_store: Annotated[
+        Path | None, typer.Option(help="Default: the workspace's latest.")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Log and state; default: the workspace's serving/.")
+    ] = None,
 ) -> None:
-    """Serve the pushed bundle over HTTP; its documentation is at /docs."""
-    import uvicorn
+    """Serve what is pushed, over HTTP and gRPC; documentation is at /docs.
 
-    from mlplatform.registry.registry import Registry
-    from recsys.online.service import create_app
+    API keys, where clients need one, come from STORELOOP_API_KEYS, separated by commas.
+    """
+    import os
 
-    store = feature_store or _feature_store(workspace)
-    versions = Registry(registry or workspace / "registry")
-    version = versions.labelled(label)
+    from recsys.online.feature_store import latest_feature_store
+    from recsys.online.server import LOG
+    from recsys.online.server import serve as serve_forever
+    from recsys.online.worker import Task
 
-    def load() -> "Recommender":
-        from recsys.online.bundle import Bundle
-        from recsys.online.feature_store import FeatureStore
-        from recsys.online.recommender import Recommender
+    if feature_store is None:
+        latest_feature_store(workspace)  # a mistake to be told before anything starts
+    directory = state or workspace / "serving"
+    task = Task(
+        workspace=workspace.absolute(),
+        registry=(registry or workspace / "registry").absolute(),
+        feature_store=feature_store and feature_store.absolute(),
+        log=(directory / LOG).absolute(),
+        canary_share=canary_share,
+        exploration=exploration,
+        requests_per_s=requests_per_s,
+        models=models,
+    )
 
-        return Recommender(Bundle.of_version(version), FeatureStore(store))
+    def at(number: int | None) -> tuple[str, int] | None:
+        return None if number is None else (host, number)
 
-    with versions.serving(version):
-        uvicorn.run(create_app(load, version.number), host=host, port=port, log_level="warning")
+    serve_forever(
+        task, directory, (host, port), at(grpc_port), at(admin_port),
+        workers or os.cpu_count() or 1, label,
+    )  # fmt: skip
 
 
 @app.command()
@@ -121,19 +164,23 @@ def recommend(
     """Recommend apps to a user, without a server."""
     from mlplatform.registry.registry import STABLE, Registry
     from recsys import report
+    from recsys.online.answering import Asked, alone
     from recsys.online.bundle import Bundle
-    from recsys.online.feature_store import FeatureStore
+    from recsys.online.feature_store import FeatureStore, latest_feature_store
     from recsys.online.recommender import Recommender
-    from recsys.online.service import answer
 
-    store = FeatureStore(_feature_store(workspace))
+    store = FeatureStore(latest_feature_store(workspace))
     registry = Registry(workspace / "registry")
     version = registry.labelled(STABLE)
-    row = store.profiles([user])[0] | {"hour_of_day": hour, "network": network}
+    store.profiles([user])  # an unknown one is told at once
     with registry.serving(version):
         recommender = Recommender(Bundle.of_version(version), store)
-    result = answer(recommender, recommender.table([row]), k, version.number)
-    report.show_answer(result.model_dump(exclude_none=True), as_json=as_json)
+    (answer,) = alone(recommender, version.number).run(
+        [Asked(user, None, hour, network, k, explain=False)]
+    )
+    if isinstance(answer, PlatformError):
+        raise answer
+    report.show_answer(answer, as_json=as_json)
 
 
 app.command("list")(registry_cli.list_versions)
@@ -157,15 +204,6 @@ def main() -> None:
     except KeyboardInterrupt:
         print("storeloop: stopped; run the same command to go on", file=sys.stderr)
         raise SystemExit(130) from None
-
-
-def _feature_store(workspace: Path) -> Path:
-    from mlplatform.errors import NotFound
-    from mlplatform.pipeline import Workspace
-
-    if workspace.exists() and (store := Workspace(workspace).latest("build_feature_store")):
-        return store
-    raise NotFound(f"{workspace}: no feature store here; run `storeloop run` first")
 
 
 if __name__ == "__main__":

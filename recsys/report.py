@@ -182,7 +182,8 @@ def show_answer(answer: Mapping[str, Any], *, as_json: bool) -> None:
         print(f"error: {answer['error']}")
         return
     for place, app in enumerate(answer["apps"], start=1):
-        print(f"{place:4} {app['score']:.4f}  {app['title']:<32} {app['category']}")
+        score = f"{app['score']:.4f}" if "score" in app else f"{'':6}"
+        print(f"{place:4} {score}  {app['title']:<32} {app['category']}")
 
 
 def write_html(workspace: Workspace, records: Mapping[str, Record]) -> None:

@@ -22,7 +22,6 @@ import numpy as np
 import pyarrow as pa
 import uvicorn
 from fastapi import FastAPI
-from pydantic import ValidationError
 
 from mlplatform.artifacts import read_json
 from mlplatform.errors import (
@@ -33,10 +32,13 @@ from mlplatform.errors import (
     PlatformError,
 )
 from mlplatform.evaluation.canary import Limits, Report, Request, examine
+from recsys.online.answering import alone
 from recsys.online.bundle import Bundle
+from recsys.online.calls import Calls, asked_of, keeps_nothing
+from recsys.online.contract import Query, Unreadable, read_plain
 from recsys.online.feature_store import PROFILE_FEATURES, VISIT_FEATURES, FeatureStore
 from recsys.online.recommender import Recommender
-from recsys.online.service import Query, answer, create_app
+from recsys.online.service import create_app
 
 GOLDEN = "golden.json"
 REQUESTS = 32
@@ -60,23 +62,21 @@ def golden(recommender: Recommender, requests: pa.Table) -> dict[str, Any]:
         raise InvalidArgument("golden answers: expected rows of requests, got none")
     rows = np.unique(np.linspace(0, len(requests) - 1, REQUESTS).round().astype(np.int64))
     kept = [n for n in (*PROFILE_FEATURES, *VISIT_FEATURES) if n in requests.column_names]
-    exchanges = []
+    bodies = []
     for row in requests.select(kept).take(rows).to_pylist():
         context = {name: row.pop(name) for name in VISIT_FEATURES}
-        body = {"profile": row, "context": context, "explain": True}
-        try:
-            query = Query.model_validate(body)
-        except ValidationError as error:
-            fault = error.errors()[0]
-            raise InvalidArgument(
-                f"golden answers: {'.'.join(map(str, fault['loc']))}: {fault['msg'].lower()}; "
-                "take requests that the service accepts"
-            ) from None
-        asked = recommender.table([row | context | {"owned": row.get("owned") or row["history"]}])
-        given = answer(recommender, asked, query.k, _VERSION, explain=query.explain)
-        exchanges.append(
-            {"request": body, "answer": given.model_dump(mode="json", exclude_none=True)}
-        )
+        bodies.append({"profile": row, "context": context, "explain": True})
+    try:
+        asked = [asked_of(read_plain(Query, body)) for body in bodies]
+    except Unreadable as error:
+        raise InvalidArgument(
+            f"golden answers: {error}; take requests that the service accepts"
+        ) from None
+    exchanges = []
+    for body, answer in zip(bodies, alone(recommender, _VERSION).run(asked), strict=True):
+        if isinstance(answer, PlatformError):
+            raise answer
+        exchanges.append({"request": body, "answer": answer})
     return {"day": recommender.store.day, "exchanges": exchanges}
 
 
@@ -113,9 +113,7 @@ def main(arguments: Sequence[str]) -> None:
     with socket.create_server((_LISTEN, 0)) as listener:
         print(listener.getsockname()[1], flush=True)
         try:
-            asyncio.run(
-                _serve(create_app(lambda: _load(bundle, feature_store), _VERSION), listener)
-            )
+            asyncio.run(_serve(create_app(lambda: _load(bundle, feature_store)), listener))
         except PlatformError as error:
             sys.exit(str(error))
         except Exception as error:  # whatever a library makes of a damaged part
@@ -123,14 +121,15 @@ def main(arguments: Sequence[str]) -> None:
             sys.exit(f"{bundle}: cannot be served: {type(error).__name__}: {said}")
 
 
-def _load(bundle: Path, feature_store: Path) -> Recommender:
+def _load(bundle: Path, feature_store: Path) -> Calls:
     store, made = FeatureStore(feature_store), _read_golden(bundle)["day"]
     if store.day != made:
         raise FailedPrecondition(
             f"{feature_store}: expected the feature store of day {made}, for which the golden "
             f"answers of {bundle} hold, got one of day {store.day}"
         )
-    return Recommender(Bundle.load(bundle), store)
+    answering = alone(Recommender(Bundle.load(bundle), store), _VERSION)
+    return Calls(answering, keeps_nothing)
 
 
 async def _serve(app: FastAPI, listener: socket.socket) -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlplatform.errors import DataCorrupt, NotFound
+from mlplatform.pipeline import Workspace
 from recsys import features
 from recsys.examples import AppCounters, EventLog, owned_lists, request_columns
 
@@ -60,6 +61,17 @@ def write_feature_store(log: EventLog, day: int, directory: Path) -> int:
     return len(users)
 
 
+def latest_feature_store(workspace: Path) -> Path:
+    """The one that the workspace's last run made.
+
+    Raises:
+        NotFound: there is none.
+    """
+    if workspace.exists() and (store := Workspace(workspace).latest("build_feature_store")):
+        return store
+    raise NotFound(f"{workspace}: no feature store here; run `storeloop run` first")
+
+
 class FeatureStore:
     """Reads what `write_feature_store` wrote; safe to share between threads.
 
@@ -76,8 +88,13 @@ class FeatureStore:
             self._users = lmdb.open(str(directory / "users"), readonly=True, lock=False)
             self.day = int(np.load(directory / "day.npz", allow_pickle=False)["day"])
             self.counters = AppCounters(
+                # Of a memmap every index would make a view that costs more than the look.
                 *(
-                    np.load(directory / f"counters.{name}.npy", mmap_mode="r", allow_pickle=False)
+                    np.asarray(
+                        np.load(
+                            directory / f"counters.{name}.npy", mmap_mode="r", allow_pickle=False
+                        )
+                    )
                     for name in ("ids", "release_day", "impressions", "installs", "install_rate")
                 )
             )
@@ -100,16 +117,20 @@ class FeatureStore:
         Raises:
             NotFound: a user has never signed up.
         """
-        with self._users.begin() as transaction:
-            found = [transaction.get(_key(user)) for user in users]
-        return [self._decode(user, value) for user, value in zip(users, found, strict=True)]
+        return [
+            self.decode(_known(user, raw))
+            for user, raw in zip(users, self.profiles_raw(users), strict=True)
+        ]
 
-    def _decode(self, user: int, value: bytes | None) -> Profile:
-        if value is None:
-            raise NotFound(
-                f"user {user} is unknown; ask with an inline profile instead of a user id"
-            )
-        return self._decoder.decode(value)
+    def profiles_raw(self, users: Sequence[int]) -> list[bytes | None]:
+        """The profile of each user as it is stored, of one moment; None of who never signed up."""
+        with self._users.begin() as transaction:
+            get = transaction.get
+            return [get(_key(user)) for user in users]
+
+    def decode(self, raw: bytes) -> Profile:
+        """A profile of `profiles_raw`, by feature name: msgpack, with lists as lists."""
+        return self._decoder.decode(raw)
 
     def user_ids(self) -> Iterator[int]:
         """Every known user."""
@@ -120,6 +141,12 @@ class FeatureStore:
     def app_columns(self, app_ids: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
         """The impression features of each app, as of the store's day."""
         return self.counters.columns(app_ids, self.day)
+
+
+def _known(user: int, raw: bytes | None) -> bytes:
+    if raw is None:
+        raise NotFound(f"user {user} is unknown; ask with an inline profile instead of a user id")
+    return raw
 
 
 def _key(user: int) -> bytes:

@@ -26,7 +26,9 @@ from mlplatform.registry.registry import Registry
 from recsys import evaluation
 from recsys.baselines import Popularity
 from recsys.config import RunConfig
+from recsys.online.answering import alone
 from recsys.online.bundle import Bundle
+from recsys.online.calls import Calls, keeps_nothing
 from recsys.online.feature_store import FeatureStore
 from recsys.online.recommender import Recommender
 from recsys.online.service import create_app
@@ -124,8 +126,8 @@ def serve(config: RunConfig, registry: Path, context: Context) -> dict[str, Any]
             for user in known[step // 2 :: step][:USERS_ASKED]
         ]
         bodies.append({"profile": {"country": "BR", "age_band": "18-24", "os_version": 9}, "k": 5})
-        recommender = Recommender(bundle, store)
-        with _listening(create_app(lambda: recommender, version)) as url:
+        calls = Calls(alone(Recommender(bundle, store), version), keeps_nothing)
+        with _listening(create_app(lambda: calls)) as url:
             answers = [
                 httpx.post(f"{url}/v1/recommendations", json=body, timeout=30).json()
                 for body in bodies

@@ -3,18 +3,24 @@
 import contextlib
 import json
 import os
+import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import grpc
 import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from google.protobuf import json_format
+
+from mlplatform.serving.record_frames import read_records
+from recsys.online import recommendations_pb2 as messages
+from recsys.online.request_log import read_requests
 
 ROOT = Path(__file__).parents[2]
 STAGES = 18
@@ -152,40 +158,60 @@ def test_a_fault_in_a_span_stops_the_run_and_is_named(
 
 
 def test_serve_answers_as_the_main_job_did_and_stops_when_asked(finished, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     (answers,) = (finished / "artifacts" / "serve").glob("*/answers.json")
+    exchanges = json.loads(answers.read_text())
+    options = ("--exploration", "0", "--models", "--workers", "2")
+    with server(finished, tmp_path, *options) as (url, grpc_address):
+        for asked in exchanges:
+            answer = httpx.post(f"{url}/v1/recommendations", json=asked["request"], timeout=30)
+            assert answer.json() | {"request_id": "0"} == asked["answer"]
+        with grpc.insecure_channel(grpc_address) as channel:
+            recommend = channel.unary_unary(
+                "/storeloop.v1.Recommendations/Recommend",
+                messages.RecommendRequest.SerializeToString,
+                messages.RecommendResponse.FromString,
+            )
+            for asked in exchanges:
+                request = json_format.ParseDict(asked["request"], messages.RecommendRequest())
+                apps = recommend(request, timeout=30).apps
+                expected = asked["answer"]["apps"]
+                assert [app.app_id for app in apps] == [app["app_id"] for app in expected]
+        metadata = httpx.get(f"{url}/v1/models/ranker/labels/stable/metadata", timeout=30).json()
+        assert metadata["model_spec"] == {"name": "ranker", "signature_name": "", "version": "1"}
+        assert 'route="/v1/recommendations",status="200"' in httpx.get(f"{url}/metrics").text
+    logs = (tmp_path / "state" / "log").glob("requests-*.log")
+    records = [record for path in logs for record in read_records(path)]
+    assert read_requests(records).requests["bundle_version"].to_pylist() == [1] * 2 * len(exchanges)
+
+
+@contextlib.contextmanager
+def server(workspace, tmp_path, *options):
+    """A server of the workspace; gives its URL and its gRPC address."""
     said = tmp_path / "said"
     with said.open("wb") as stream:
-        server = subprocess.Popen(
+        process = subprocess.Popen(
             [
-                sys.executable,
-                "-m",
-                "recsys.cli",
-                "serve",
-                "--port",
-                str(port),
-                "--workspace",
-                str(finished),
+                sys.executable, "-m", "recsys.cli", "serve", "--port", "0", "--grpc-port", "0",
+                "--workspace", str(workspace), "--state", str(tmp_path / "state"), *options,
             ],
             stdout=stream,
             stderr=stream,
-        )
+        )  # fmt: skip
     try:
-        url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and server.poll() is None:
+        deadline = time.monotonic() + 180
+        addresses = None
+        while time.monotonic() < deadline and process.poll() is None:
+            addresses = re.search(r"(http://\S+) .*gRPC ([^\s;,]+)", said.read_text())
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{url}/readyz").status_code == 200:
+                if addresses and httpx.get(f"{addresses[1]}/readyz").status_code == 200:
                     break
             time.sleep(0.1)
-        for asked in json.loads(answers.read_text()):
-            answer = httpx.post(f"{url}/v1/recommendations", json=asked["request"], timeout=30)
-            assert answer.json() == asked["answer"]
+        assert addresses, said.read_text()
+        yield addresses[1], addresses[2]
     finally:
-        server.terminate()
-        server.wait(timeout=30)
+        process.terminate()
+        process.wait(timeout=30)
+    assert process.returncode == 0
     assert "Traceback" not in said.read_text()
 
 

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlplatform.errors import InvalidArgument
+from mlplatform.transform.hashing import hash_numpy
 from recsys.online.exploration import explore
 from recsys.online.recommender import Recommendations
 
@@ -55,6 +58,42 @@ def test_where_there_is_nothing_else_to_show_the_list_is_certain() -> None:
     slates, propensities = explore(recommendations(50, [10, 11, 12, -1]), np.arange(50), 0.25, 1)
     assert (slates == [10, 11, 12, -1]).all()
     assert (propensities == 1).all()
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2**59), st.permutations([*range(10, 17), -1, -1]),
+                  st.integers(0, K)),
+        min_size=1, max_size=8,
+    ),
+    st.sampled_from([0, 0.1, 1 / K]),
+    st.integers(0, 100),
+)  # fmt: skip
+def test_every_request_gets_what_its_own_draws_say(
+    requests: list[tuple[int, list[int], int]], share: float, seed: int
+) -> None:
+    """One by one, in plain Python; lists are any of the candidates and may have empty places."""
+    lists = [([c for c in of if c >= 0][:n] + [-1] * K)[:K] for _, of, n in requests]
+    scores = np.zeros((len(lists), K), np.float32)
+    answer = Recommendations(
+        np.array(lists), scores, scores, np.array([of for _, of, _ in requests]),
+        scores.astype(np.int32), np.ones(len(lists), np.bool_),
+    )  # fmt: skip
+    ids = np.array([one for one, _, _ in requests])
+    slates, propensities = explore(answer, ids, share, seed)
+    for i, (request_id, of, _) in enumerate(requests):
+        is_explored, in_place, in_others = (
+            int(hash_numpy(1 << 30, purpose, np.array(seed), np.array(request_id))) / 2**30
+            for purpose in (1, 2, 3)
+        )
+        others = [app for app in of if app >= 0 and app not in lists[i]]
+        expected, probable = list(lists[i]), [1 - share] * K
+        if is_explored < share * K:
+            place = int(K * in_place)
+            expected[place] = others[int(len(others) * in_others)]
+            probable[place] = share / len(others)
+        assert slates[i].tolist() == expected
+        assert propensities[i].tolist() == probable
 
 
 @pytest.mark.parametrize("share", [-0.01, 0.26, float("nan")])

@@ -24,7 +24,7 @@ from recsys.models.ranking import Ranker, RankerSettings
 from recsys.online.bundle import Bundle
 from recsys.online.feature_store import VISIT_FEATURES, FeatureStore
 from recsys.online.recommender import Recommender
-from recsys.online.service import create_app
+from tests.recsys.services import service
 from tests.schema_rows import Row, arrow_table, faults, served, valid_rows
 
 with warnings.catch_warnings():
@@ -49,7 +49,7 @@ def recommender(finished: Path) -> Iterator[Recommender]:
 
 @pytest.fixture(scope="module")
 def client(recommender: Recommender) -> Iterator[TestClient]:
-    with TestClient(create_app(lambda: recommender, 1), raise_server_exceptions=False) as client:
+    with TestClient(service(recommender, 1), raise_server_exceptions=False) as client:
         yield client
 
 

@@ -17,10 +17,11 @@ from mlplatform.registry.registry import Registry, Version
 from mlplatform.training.runtime import tensorflow
 from mlplatform.transform.feature import MISSING
 from recsys import features
+from recsys.online.answering import CHECKED_ONE_IN
 from recsys.online.bundle import Bundle
 from recsys.online.feature_store import FeatureStore
 from recsys.online.recommender import Recommender
-from recsys.online.service import CHECKED_ONE_IN, create_app
+from tests.recsys.services import service
 
 with warnings.catch_warnings():
     # Starlette's preference among HTTP clients.
@@ -46,7 +47,7 @@ def recommender(finished: Path, version: Version) -> Iterator[Recommender]:
 
 @pytest.fixture(scope="module")
 def client(recommender: Recommender, version: Version) -> Iterator[TestClient]:
-    app = create_app(lambda: recommender, version.number)
+    app = service(recommender, version.number)
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
@@ -397,13 +398,13 @@ class TestHealth:
         assert client.get("/healthz").json() == {"status": "alive"}
         ready = client.get("/readyz")
         assert ready.status_code == 200
-        assert ready.json() == {"status": "ready", "bundle_version": version.number}
+        assert ready.json() == {"status": "ready", "bundle_versions": {"stable": version.number}}
 
     def test_it_is_alive_but_not_ready_before_a_bundle_is_loaded(
         self, recommender: Recommender
     ) -> None:
         # Outside `with`, the client does not start the application.
-        idle = TestClient(create_app(lambda: recommender, 1), raise_server_exceptions=False)
+        idle = TestClient(service(recommender, 1), raise_server_exceptions=False)
         assert idle.get("/healthz").status_code == 200
         answer = idle.get("/readyz")
         assert answer.status_code == 503
@@ -412,7 +413,7 @@ class TestHealth:
     def test_a_question_before_a_bundle_is_loaded_is_told_to_come_again(
         self, recommender: Recommender
     ) -> None:
-        idle = TestClient(create_app(lambda: recommender, 1), raise_server_exceptions=False)
+        idle = TestClient(service(recommender, 1), raise_server_exceptions=False)
         answer = idle.post(PATH, json={"profile": {}})
         assert answer.status_code == 503
         assert answer.json().keys() == {"error"}
@@ -457,7 +458,7 @@ class TestMissingFeatures:
         whole = recommender.store.profiles([users[0]])[0]
         whole = {name: value for name, value in whole.items() if value is not None}
         context = {"hour_of_day": 9, "network": "wifi"}
-        with TestClient(create_app(lambda: recommender, 1)) as client:
+        with TestClient(service(recommender, 1)) as client:
             for number in range(2 * CHECKED_ONE_IN + 1):  # the first, the 21st and the 41st
                 country = "ZZ" if number == CHECKED_ONE_IN else whole["country"]
                 asked = {"profile": whole | {"country": country}, "context": context}
@@ -477,7 +478,7 @@ class TestMissingFeatures:
     def test_before_a_bundle_is_loaded_there_are_none_to_tell(
         self, recommender: Recommender
     ) -> None:
-        idle = TestClient(create_app(lambda: recommender, 1), raise_server_exceptions=False)
+        idle = TestClient(service(recommender, 1), raise_server_exceptions=False)
         assert idle.get("/v1/violations").status_code == 503
 
 
@@ -506,7 +507,7 @@ class TestOpenApi:
         self, recommender: Recommender, version: Version
     ) -> None:
         schema = schemathesis.openapi.from_asgi(
-            "/openapi.json", create_app(lambda: recommender, version.number)
+            "/openapi.json", service(recommender, version.number)
         )
         modes = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
         tried: dict[str, set[int]] = {}
@@ -516,7 +517,9 @@ class TestOpenApi:
             # An operation without an input has no wrong one.
             for mode in modes if operation.body else modes[:1]:
                 self.send(operation.as_strategy(generation_mode=mode), statuses)
-        assert tried.keys() == {"/healthz", "/readyz", "/v1/violations", PATH}
+        assert tried.keys() == {
+            "/healthz", "/readyz", "/v1/violations", "/v1/events", PATH, f"{PATH}/batch"
+        }  # fmt: skip
         assert all(status < 500 for statuses in tried.values() for status in statuses)
         assert {200, 422} <= tried[PATH]
 
