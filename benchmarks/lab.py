@@ -192,8 +192,11 @@ class Lab:
 
         tf = tensorflow()
         vectors = towers.embed_apps()
+        before = Positives.read(self.store.spans, [view.day - 1], view.transform, view.apps)
+        queries = towers.query(before.request, before.history).numpy()
+        settings = IndexSettings(**self.config.index.model_dump())
         with silenced_stderr():
-            index = AppIndex.build(vectors, IndexSettings(**self.config.index.model_dump()), 100)
+            index = AppIndex.build(vectors, settings, 100, queries)
         query = tf.function(towers.query, reduce_retracing=True)
         rank = tf.function(ranker.logits, reduce_retracing=True)
 

@@ -41,9 +41,12 @@ class Retrieval(_Section):
 
 
 class Index(_Section):
-    leaves: int = Field(2000, ge=1)
-    leaves_to_search: int = Field(120, ge=1)
-    reorder: int = Field(600, ge=1)
+    leaves: int = Field(1000, ge=1)
+    leaves_to_search: int = Field(25, ge=1)
+    reorder: int = Field(300, ge=1, description="candidates that are scored exactly")
+    dimensions: int = Field(
+        32, ge=1, description="that tree and codes look at, of those along which scores differ most"
+    )
 
 
 class Ranking(_Section):

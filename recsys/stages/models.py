@@ -42,6 +42,8 @@ from recsys.stages.versions import current_version
 from recsys.training_data import Positives, Slates
 
 LINEAR = "linear"
+QUERIES = "query_vectors.npy"  # like those that the index will be asked
+QUERY_SAMPLE = 10_000
 CURVE, PICTURE, EVENTS, WARM_START = "loss.json", "loss.png", "events", "warm_start.json"
 
 
@@ -50,7 +52,7 @@ def train_retrieval(
 ) -> dict[str, Any]:
     """-> query_tower/ (SavedModel), states/, app_vectors.npy, app_ids.npy, app_codes.npy, loss.*.
 
-    Learns from the positives of some days.
+    And query_vectors.npy, of some of the positives.  Learns from the positives of some days.
     """
     from recsys.models.retrieval import TowerSettings, TwoTower
 
@@ -68,6 +70,10 @@ def train_retrieval(
     )
     apps.save(context.output)
     np.save(context.output / VECTORS, learned.model.embed_apps(), allow_pickle=False)
+    chosen = np.random.default_rng(config.seed).permutation(len(positives))[:QUERY_SAMPLE]
+    some = positives.take(chosen)
+    queries = learned.model.query(some.request, some.history).numpy()
+    np.save(context.output / QUERIES, queries, allow_pickle=False)
     _write_curves(context, {QUERY_TOWER: learned.curve})
     return {"rows": batches.steps * batches.batch_size, "final loss": learned.curve[-1].loss}
 
@@ -76,12 +82,14 @@ def build_index(config: RunConfig, context: Context) -> dict[str, Any]:
     """-> scann/: every app's vector, searchable; index.json, which vectors these are."""
     from recsys.models.index import AppIndex, IndexSettings
 
-    vectors = np.load(context.inputs["train_retrieval"] / VECTORS, allow_pickle=False)
+    retrieval = context.inputs["train_retrieval"]
+    vectors, queries = (np.load(retrieval / f, allow_pickle=False) for f in (VECTORS, QUERIES))
     # ScaNN reports its clustering on standard error, past Python; that is no news to a user.
     with silenced_stderr():
-        index = AppIndex.build(vectors, IndexSettings(**config.index.model_dump()), k=100)
+        settings = IndexSettings(**config.index.model_dump())
+        index = AppIndex.build(vectors, settings, k=100, queries=queries)
         index.save(context.output)
-    vectors_hash = hash_file(context.inputs["train_retrieval"] / VECTORS)
+    vectors_hash = hash_file(retrieval / VECTORS)
     (context.output / INDEX_OF).write_bytes(to_json({VECTORS: vectors_hash}))
     return {"rows": index.size}
 
