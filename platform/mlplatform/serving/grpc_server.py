@@ -7,19 +7,23 @@ A message is read only after its sender was let in.  A PlatformError ends a call
 and says in the trailing metadata `retry-after-s` when to come again, where that helps.  Anything
 else is INTERNAL and a line in the log, with where it happened and no word of the request.
 
-Draining: health says NOT_SERVING, the clients are told to open no more streams here (GOAWAY), and
-what is under way is finished.
+Draining: health says NOT_SERVING, and no more connections are taken.  A server that is told to stop
+refuses calls that are on their way to it.  So those connections that are still asked something are
+left to grow old, which they do within seconds anyway: at `_AGE_S` a client is told, in time, to ask
+on a new one (GOAWAY in two steps), which another worker takes.  Then what is under way is finished.
 """
 
 import asyncio
 import logging
 import math
+import os
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
+import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]
@@ -36,6 +40,7 @@ Answered = Callable[[str, str, float], None]  # method, status by its name, seco
 Call = Callable[[Any, Any], Awaitable[Any]]  # message, context -> message
 _KEY = API_KEY.decode()
 _LONGEST_TEXT = 1000  # characters of an error; clients take 8 KB of metadata
+_AGE_S = 4.0  # that connections are used; it spreads clients over workers, too
 _QUIET_S = 1.0  # without a call, and what is still open is only watched
 _POLL_S = 0.02
 
@@ -87,6 +92,7 @@ async def serve(
             ("grpc.max_receive_message_length", longest),
             ("grpc.max_metadata_size", doors.max_header_bytes),
             ("grpc.absolute_max_metadata_size", doors.max_header_bytes),
+            ("grpc.max_connection_age_ms", round(1000 * _AGE_S)),
         )
     )
     behind = _Behind([*handlers, _reflection(names)], doors, answered)
@@ -96,7 +102,7 @@ async def serve(
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     try:
-        server.add_insecure_port(address)
+        port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise FailedPrecondition(
             f"{address}: cannot listen there for gRPC; choose another address, or end the process "
@@ -107,12 +113,27 @@ async def serve(
         ready()
     await stopping.wait()
     await checks.enter_graceful_shutdown()
-    began, stopped = time.monotonic(), asyncio.create_task(server.stop(drain_s))
+    _listen_no_more(port)
+    began = time.monotonic()
+    # Ages differ by a tenth.
+    last = began + min(1.2 * _AGE_S, drain_s / 2)
+    while time.monotonic() < last and not behind.quiet_for(_QUIET_S, began):
+        await asyncio.sleep(_POLL_S)
+    left_s = max(0.0, began + drain_s - time.monotonic())
+    began, stopped = time.monotonic(), asyncio.create_task(server.stop(left_s))
     # A stream that watches health never ends by itself.
     while not stopped.done() and not behind.quiet_for(_QUIET_S, began):
         await asyncio.sleep(_POLL_S)
     await server.stop(0)
     await stopped
+
+
+def _listen_no_more(port: int) -> None:
+    """End this process's listening on a port; the library has no way to do only that."""
+    for found in psutil.Process().net_connections("tcp"):
+        if found.status == psutil.CONN_LISTEN and found.laddr.port == port:
+            with open(os.devnull) as nothing:  # in the socket's place, which so is closed
+                os.dup2(nothing.fileno(), found.fd)
 
 
 class _Behind(grpc.GenericRpcHandler):  # type: ignore[type-arg]

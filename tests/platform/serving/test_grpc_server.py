@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -30,6 +32,7 @@ from mlplatform.serving.admission import TooMany
 from mlplatform.serving.doors import Doors, Keys, RateLimit
 from mlplatform.serving.grpc_server import serve, status_of, unary
 from mlplatform.serving.listening import address_of, keep_port
+from tests.platform.serving.small_grpc import METHOD
 
 LIMIT_S = 20.0
 SERVICE = "test.Words"
@@ -295,6 +298,52 @@ def test_a_call_that_takes_longer_than_draining_may_is_cut_off() -> None:
         assert call.exception() is not None
         assert served.ended.wait(LIMIT_S)
         assert served.answered == [(f"/{SERVICE}/Later", "CANCELLED")]
+
+
+def test_no_call_fails_while_one_of_two_servers_at_an_address_drains() -> None:
+    with keep_port(("127.0.0.1", 0)) as kept:
+        address = address_of(kept)
+        servers = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.platform.serving.small_grpc", address],
+                stdout=subprocess.PIPE,
+            )
+            for _ in range(2)
+        ]
+        over = threading.Event()
+        calls: list[str] = []
+
+        def ask() -> None:
+            local = [("grpc.use_local_subchannel_pool", 1)]
+            with grpc.insecure_channel(address, local) as channel:
+                echo = channel.unary_unary(METHOD)
+                while not over.is_set():
+                    try:
+                        echo(b"", timeout=LIMIT_S)
+                        calls.append("OK")
+                    except grpc.RpcError as error:
+                        calls.append(f"{error.code()}: {error.details()}")
+
+        askers = [threading.Thread(target=ask) for _ in range(8)]
+        try:
+            for server in servers:
+                assert server.stdout is not None
+                assert server.stdout.readline() == b"serving\n"
+            for asker in askers:
+                asker.start()
+            until(lambda: len(calls) > 100)
+            servers[0].terminate()
+            assert servers[0].wait(LIMIT_S) == 0
+            seen = len(calls)
+            until(lambda: len(calls) > seen + 100)
+        finally:
+            over.set()
+            for asker in askers:
+                asker.join(LIMIT_S)
+            for server in servers:
+                server.terminate()
+                server.communicate()
+        assert set(calls) == {"OK"}
 
 
 def test_an_address_that_is_taken_is_an_error() -> None:

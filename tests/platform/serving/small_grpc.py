@@ -1,0 +1,39 @@
+"""A gRPC server of one call, in a process of its own, that drains at SIGTERM.
+
+    python -m tests.platform.serving.small_grpc ADDRESS
+
+prints a line once it takes connections.
+"""
+
+import asyncio
+import signal
+import sys
+from typing import Any
+
+import grpc
+import uvloop
+from google.protobuf.wrappers_pb2 import StringValue
+
+from mlplatform.serving.doors import Doors
+from mlplatform.serving.grpc_server import serve, unary
+
+METHOD = "/test.Words/Echo"
+
+
+async def echo(request: StringValue, context: Any) -> StringValue:
+    await asyncio.sleep(0.001)
+    return request
+
+
+async def main(address: str) -> None:
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    handler = grpc.method_handlers_generic_handler("test.Words", {"Echo": unary(echo, StringValue)})
+    await serve(
+        address, [handler], ["test.Words"], Doors(), stopping, 10.0,
+        ready=lambda: print("serving", flush=True),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    uvloop.run(main(sys.argv[1]))
