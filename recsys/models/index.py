@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scann.scann_ops.py import scann_ops_pybind
 
+from mlplatform.quiet import silenced_stderr
+
 FILES = "scann"
 SPACE = "query_space.npy"
 BLOCK = 64  # queries that the exact search scores at once
@@ -100,7 +102,8 @@ class AppIndex:
         """What `save` wrote, or the version before it, whose vectors were indexed as they are."""
         files = directory / FILES
         space = np.load(files / SPACE, allow_pickle=False) if (files / SPACE).exists() else None
-        return cls(scann_ops_pybind.load_searcher(str(files)), space)
+        with silenced_stderr():  # it reports there what it takes from where
+            return cls(scann_ops_pybind.load_searcher(str(files)), space)
 
     def search(
         self, queries: NDArray[np.float32], k: int, leaves_to_search: int | None = None

@@ -61,11 +61,18 @@ class Admission:
                 self._target_s,
             )
 
-    def observe(self, items: int, seconds: float) -> None:
-        """`items`, at least 1, left the queue in `seconds` in which it was never empty."""
+    def observe(self, items: int, seconds: float, full: bool = True) -> None:
+        """`items`, at least 1, left the queue in `seconds` in which it was never empty.
+
+        Args:
+            full: whether the batch was as large as one may be.  A smaller one's items cost more
+                each than a crowd's would, so they are an upper bound and no measure.
+        """
         item_s = seconds / items
         average = self._item_s
-        if average is not None:
+        if average is not None and full:
             item_s = average + _WEIGHT * (min(item_s, _SURPRISE * average) - average)
+        elif average is not None:
+            item_s = min(average, item_s)
         self._item_s = item_s = max(item_s, 1e-9)
         self.limit = max(self._floor, min(self._cap, int(self._target_s / item_s)))

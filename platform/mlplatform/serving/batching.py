@@ -72,6 +72,11 @@ class Batcher(Generic[Q, A]):
     def waiting(self) -> int:
         return len(self._queue)
 
+    @property
+    def full(self) -> bool:
+        """Whether `submit` would raise TooMany."""
+        return len(self._queue) >= self._admission.limit
+
     def submit(self, item: Q, deadline: float, done: Callable[[A | PlatformError], None]) -> None:
         """Queue an item; `done` is called later, once, with its answer or its error.
 
@@ -117,7 +122,8 @@ class Batcher(Generic[Q, A]):
         if batch:
             # While others wait, the seconds between two batches are the cost too: reading and
             # writing requests, or another process on the core.
-            self._admission.observe(len(batch), ended - self._busy_since)
+            full = len(batch) == self._most_at_once
+            self._admission.observe(len(batch), ended - self._busy_since, full)
         self._busy_since = ended
         for (_, _, done, _), answer in zip(batch, answers, strict=True):
             _tell(done, answer)

@@ -11,6 +11,7 @@ but one that sends often is told before.
 
 import asyncio
 import contextlib
+import logging
 import socket
 import time
 from collections.abc import Callable, Generator, MutableMapping, Sequence
@@ -21,8 +22,11 @@ import uvicorn
 from mlplatform.serving.doors import ASGI, Doors
 from mlplatform.serving.http_protocol import Answered, HotProtocol, Routes, Site
 
+logger = logging.getLogger(__name__)
+
 KEEP_ALIVE_S = 75  # that an idle connection stays open; longer than clients' pools keep theirs
 _POLL_S = 0.02
+_ACCEPTED_AT_ONCE = 16  # the others may be another worker's
 _QUIET_S = 1.0
 
 
@@ -36,20 +40,55 @@ class _Server(uvicorn.Server):
         self._site = site
         self._drain_s = drain_s
         self._ready = ready
+        self._taken: set[asyncio.Task[Any]] = set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await self.lifespan.startup()
+        self.should_exit = self.lifespan.should_exit
+        loop = asyncio.get_running_loop()
+        for listener in sockets or []:
+            listener.setblocking(False)
+            loop.add_reader(listener, self._accept, loop, listener)
+        self.started = True
         self._ready()
+
+    def _accept(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
+        """Take some of the connections that wait.
+
+        uvloop takes one for each turn of the loop, and while a turn computes a batch, a crowd of
+        new clients would wait for seconds.
+        """
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                connection, _ = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:  # the client is gone, or there are too many files
+                logger.warning("a connection was not taken: %s", error)
+                return
+            connection.setblocking(False)
+            taken = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
+            self._taken.add(taken)
+            taken.add_done_callback(self._taken.discard)
+
+    def _protocol(self) -> HotProtocol:
+        return cast(
+            HotProtocol,
+            self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+            ),
+        )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         give_up = time.monotonic() + self._drain_s
-        for server in self.servers:
-            server.close()
         for listener in sockets or []:
+            asyncio.get_running_loop().remove_reader(listener)
             listener.close()
         self._site.draining = True
         state = self.server_state
@@ -77,6 +116,7 @@ async def serve(
     drain_s: float,
     answered: Answered = lambda route, status, seconds: None,
     ready: Callable[[], None] = lambda: None,
+    full: Callable[[], bool] = lambda: False,
 ) -> None:
     """Serve until `stopping` is set, and then until nothing is asked or `drain_s` is over.
 
@@ -86,8 +126,10 @@ async def serve(
         answered: told of every request but those that were no HTTP; the app's by their route's
             pattern, or "other".
         ready: called when connections are taken.
+        full: whether a request of a hot route would be refused with 429 anyway, so that it need
+            not be read.
     """
-    site = Site(routes, doors, answered)
+    site = Site(routes, doors, answered, full)
     protocol = type("Bound", (HotProtocol,), {"site": site})
     config = uvicorn.Config(
         _observed(doors.around(app), answered),

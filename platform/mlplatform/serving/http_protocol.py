@@ -24,6 +24,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from mlplatform.errors import InvalidArgument, PlatformError
+from mlplatform.serving.admission import TooMany
 from mlplatform.serving.doors import Doors, Headers, refusal
 
 logger = logging.getLogger(__name__)
@@ -42,16 +43,22 @@ Routes = Mapping[tuple[str, str], Handler]  # by method and path, as sent: no pa
 Answered = Callable[[str, int, float], None]  # route, status, seconds since its first byte
 
 
+_NO_ROOM = refusal(TooMany("the server is overloaded; try again later", 1.0))
+
+
 class Site:
     """What the connections of one server share."""
 
-    def __init__(self, routes: Routes, doors: Doors, answered: Answered) -> None:
+    def __init__(
+        self, routes: Routes, doors: Doors, answered: Answered, full: Callable[[], bool]
+    ) -> None:
         self.routes = {
             (method.encode(), path.encode()): (path, handler)
             for (method, path), handler in routes.items()
         }
         self.doors = doors
         self.answered = answered
+        self.full = full
         self.draining = False
         self._heads: dict[int, bytes] = {}
         self._defaults: list[tuple[bytes, bytes]] = []
@@ -66,6 +73,17 @@ class Site:
             lines = _lines([*defaults, (b"content-type", b"application/json")])
             head = self._heads[status] = STATUS_LINE[status] + lines + b"content-length: "
         return head
+
+    def turned_away(self, defaults: list[tuple[bytes, bytes]], keep_alive: bool) -> bytes:
+        """The whole answer to a request for which there is no room."""
+        key = -1 if keep_alive else -2
+        head = self.head(_NO_ROOM[0], defaults)
+        whole = self._heads.get(key)
+        if whole is None:
+            _, body, headers = _NO_ROOM
+            lines = _lines(headers) + (b"" if keep_alive else b"connection: close\r\n")
+            whole = self._heads[key] = b"%b%d\r\n%b\r\n%b" % (head, len(body), lines, body)
+        return whole
 
 
 class _Exchange:
@@ -169,6 +187,33 @@ class _Exchange:
         protocol.on_response_complete()
 
 
+class _TurnedAway(_Exchange):
+    """A request for which there is no room: it is answered unread, at a fraction of the cost."""
+
+    __slots__ = ()
+
+    def __init__(self, protocol: "HotProtocol", path: str) -> None:
+        parser = protocol.parser
+        self._protocol, self._path = protocol, path
+        self._refused = None
+        self._turn = self.disconnected = self.response_complete = False
+        self.more_body = True
+        self.keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0"
+
+    def take_turn(self) -> None:
+        self.response_complete = True
+        protocol = self._protocol
+        site, transport = protocol.site, protocol.transport
+        site.answered(self._path, _NO_ROOM[0], 0.0)
+        if transport.is_closing():
+            return
+        keep_alive = self.keep_alive and not site.draining
+        transport.write(site.turned_away(protocol.server_state.default_headers, keep_alive))
+        if not keep_alive:
+            transport.close()
+        protocol.on_response_complete()
+
+
 class _Flow(FlowControl):
     """uvicorn's, but nothing is read while requests wait or answers are unwritten."""
 
@@ -263,7 +308,11 @@ class HotProtocol(HttpToolsProtocol):
             self._by_app()
             return
         before = self.cycle
-        exchange: Any = _Exchange(self, *route)
+        exchange: Any
+        if self.site.full() and not any(name == b"expect" for name, _ in self.headers):
+            exchange = _TurnedAway(self, route[0])
+        else:
+            exchange = _Exchange(self, *route)
         self.cycle = exchange
         if before is None or before.response_complete:
             exchange.take_turn()

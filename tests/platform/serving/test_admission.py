@@ -62,15 +62,23 @@ def test_a_lasting_change_is_followed_within_ten_batches() -> None:
     assert faster.limit == pytest.approx(30 * 8 / (1 + 7 * 0.8**10), rel=0.02)
 
 
+def test_small_batches_only_ever_raise_the_limit() -> None:
+    admission = settled(0.001)  # 0.125 ms each
+    admission.observe(1, 0.002, full=False)  # dear, as one alone is
+    assert admission.limit in (239, 240)
+    admission.observe(2, 0.0002, full=False)  # 0.1 ms each: no full batch's items cost more
+    assert admission.limit in (299, 300)
+
+
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 64), st.floats(0, 10)), min_size=1))
+@given(st.lists(st.tuples(st.integers(1, 64), st.floats(0, 10), st.booleans()), min_size=1))
 def test_the_limit_is_what_costs_between_the_smallest_and_the_largest_seen_allow(
-    batches: list[tuple[int, float]],
+    batches: list[tuple[int, float, bool]],
 ) -> None:
     admission = Admission(target_s=0.03, floor=2, cap=500)
-    for items, seconds in batches:
-        admission.observe(items, seconds)
-    costs = [max(seconds / items, 1e-9) for items, seconds in batches]
+    for items, seconds, full in batches:
+        admission.observe(items, seconds, full)
+    costs = [max(seconds / items, 1e-9) for items, seconds, _ in batches]
     least, most = (min(500.0, max(2.0, 0.03 / cost)) for cost in (max(costs), min(costs)))
     assert least - 1 <= admission.limit <= most + 1
 

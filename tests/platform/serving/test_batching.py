@@ -220,11 +220,11 @@ def test_more_than_may_wait_are_refused_and_those_who_wait_are_served() -> None:
 
 
 def test_while_others_wait_the_time_between_batches_is_part_of_their_cost() -> None:
-    costs: list[tuple[int, float]] = []
+    costs: list[tuple[int, float, bool]] = []
 
     class Noted(Admission):
-        def observe(self, items: int, seconds: float) -> None:
-            costs.append((items, seconds))
+        def observe(self, items: int, seconds: float, full: bool = True) -> None:
+            costs.append((items, seconds, full))
 
     bench, told = Bench(), list[Any]()
     batcher: Batcher[int, int] = Batcher(
@@ -239,7 +239,7 @@ def test_while_others_wait_the_time_between_batches_is_part_of_their_cost() -> N
     bench.now += 50.0  # nobody waits: that costs nothing
     batcher.submit(3, LATER, told.append)
     bench.turn()
-    assert costs == [(2, 1.0 + COST_S), (1, 2.0 + COST_S), (1, COST_S)]
+    assert costs == [(2, 1.0 + COST_S, True), (1, 2.0 + COST_S, False), (1, COST_S, False)]
 
 
 def test_closing_finishes_what_waits_and_refuses_what_comes() -> None:

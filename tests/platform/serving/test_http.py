@@ -81,6 +81,7 @@ class Served:
     asked: list[bytes] = field(default_factory=list)
     answered: list[tuple[str, int]] = field(default_factory=list)
     clients: list[Client] = field(default_factory=list)
+    full: bool = False
 
     async def client(self) -> Client:
         self.clients.append(Client(*await asyncio.open_connection("127.0.0.1", self.port)))
@@ -132,6 +133,7 @@ async def serving(doors: Doors, drain_s: float) -> AsyncIterator[Served]:
         http.serve(
             [listener], the_app(), routes, doors, stopping, drain_s,
             lambda route, status, seconds: served.answered.append((route, status)), up.set,
+            lambda: served.full,
         )
     )  # fmt: skip
     served = Served(listener.getsockname()[1], stopping, task)
@@ -197,6 +199,66 @@ async def test_a_body_reaches_the_handler_whole_and_its_reply_the_client(server:
     assert "server" not in answer.headers and "connection" not in answer.headers
     assert (await client.ask(post("/echo", b"[]"))).body == b"[]"
     assert server.answered == [("/echo", 200)] * 2
+
+
+@served()
+async def test_where_there_is_no_room_hot_routes_are_answered_unread_and_the_app_as_ever(
+    server: Served,
+) -> None:
+    client = await server.client()
+    server.full = True
+    refused = await client.ask(post("/echo", b'{"a": 1}'))
+    assert refused.status == 429 and "overloaded" in refused.problem
+    assert int(refused.headers["retry-after"]) >= 1 and "connection" not in refused.headers
+    assert (await client.ask(get("/items/7"))).status == 200
+    first = post("/echo", b"[" + b" " * 9000)  # in pieces
+    client.send(first[:5000])
+    assert (await client.answer()).status == 429  # before all of it came
+    client.send(first[5000:])
+    server.full = False
+    assert (await client.ask(post("/echo", b"[]"))).body == b"[]"
+    assert server.asked == [b"[]"]
+    assert server.answered == [
+        ("/echo", 429),
+        ("/items/{name}", 200),
+        ("/echo", 429),
+        ("/echo", 200),
+    ]
+    server.full = True
+    closing = await client.ask(post("/echo", Connection="close"))
+    assert (closing.status, closing.headers["connection"]) == (429, "close")
+    assert await client.rest() == b""
+
+
+@served()
+async def test_a_request_for_which_there_is_no_room_waits_for_its_turn_behind_another(
+    server: Served,
+) -> None:
+    client = await server.client()
+    client.send(post("/later", b"1"))
+    await until(lambda: len(server.owed) == 1)
+    server.full = True
+    client.send(post("/echo", b"2"))
+    await asyncio.sleep(0.02)
+    server.owed[0][1](200, b"1")
+    assert [(await client.answer()).status for _ in range(2)] == [200, 429]
+
+
+@served()
+async def test_a_crowd_of_new_clients_is_taken_within_a_few_turns_of_the_loop(
+    server: Served,
+) -> None:
+    # All stand in the listener's queue before the loop has another turn.
+    crowd = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(48)]
+    for client in crowd:
+        client.sendall(post("/echo"))
+    turns = 0
+    while len(server.answered) < len(crowd):
+        await asyncio.sleep(0)
+        turns += 1
+        assert turns < 30  # 16 at once; one at once would be 48 and more
+    for client in crowd:
+        client.close()
 
 
 @served()
