@@ -18,6 +18,12 @@ NAMES = {
     "off-policy": "what a policy would have earned, told from another's log, beside the truth",
     "evaluation": "rows evaluated a second; how often intervals hold the truth",
     "gate": "twenty good bundles and twenty bad ones: which come to serve",
+    "retrieval": "recall@100 against CPU a query, beside hnswlib, faiss, usearch, voyager, tfrs",
+    "serving": "latency at set rates, HTTP and gRPC; queries a second within 50 ms; a plain server",
+    "isolation": "latency while a new version loads, beside what it is when none does",
+    "swaps": "versions swapped and rolled back under load: does any request notice?",
+    "overload": "five times what the server can do: what is still done, and how soon it recovers",
+    "kills": "workers killed under load: who notices, and is the log whole?",
     "resume": "every stage killed and run again: the same bytes?",
 }
 

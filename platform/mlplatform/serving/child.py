@@ -120,7 +120,10 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 env=os.environ | _ONE_THREAD | assignment.to_environment(),
                 pass_fds=(task.http, reports, orders),
-                start_new_session=True,  # a terminal's Ctrl-C is the supervisor's to answer
+                # A terminal's Ctrl-C is the supervisor's to answer.  Not a session of its own: the
+                # kernel shares cores by session (autogroup, man 7 sched), and a loading worker
+                # that is alone in one has half of them, however low its threads are.
+                process_group=0,
             )
             self.pid = self._process.pid
             self._pidfd = os.pidfd_open(self.pid)
