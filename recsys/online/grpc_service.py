@@ -6,45 +6,49 @@ are read by `contract.py`'s models, so both doors refuse the same for the same r
 
 from typing import Any
 
-import grpc
 from google.protobuf.message import Message
 
 from mlplatform.errors import PlatformError
-from mlplatform.serving.grpc_server import unary
+from mlplatform.serving.grpc_methods import Context, Methods, Reply, hot, service, unary
 from recsys.online import recommendations_pb2 as messages
-from recsys.online.calls import DEADLINE_S, Calls
+from recsys.online.calls import DEADLINE_S, Answer, Calls
 from recsys.online.contract import Feedback, Queries, Query, read_plain
 
 SERVICE = "storeloop.v1.Recommendations"
 
 
-def recommendations(calls: Calls) -> "grpc.GenericRpcHandler[Any, Any]":
+def recommendations(calls: Calls) -> Methods:
     """The service, for `mlplatform.serving.grpc_server`, which ends calls that raise."""
 
-    async def recommend(request: Any, context: Any) -> Message:
-        answer = await calls.answer(_query(request), _within_s(context))
-        return messages.RecommendResponse(**answer)
+    def recommend(request: Any, context: Context, reply: Reply) -> None:
+        def done(answer: Answer | PlatformError) -> None:
+            if not isinstance(answer, PlatformError):
+                reply(messages.RecommendResponse(**answer))
+            else:
+                reply(answer)
 
-    async def recommend_batch(request: Any, context: Any) -> Message:
+        calls.recommend(_query(request), done, _within_s(context))
+
+    async def recommend_batch(request: Any, context: Context) -> Message:
         asked = read_plain(Queries, {"requests": [_plain_query(one) for one in request.requests]})
         outcomes = await calls.answer_each(asked.requests, _within_s(context))
         return messages.RecommendBatchResponse(outcomes=map(_outcome, outcomes))
 
-    async def record_events(request: Any, context: Any) -> Message:
+    async def record_events(request: Any, context: Context) -> Message:
         told = read_plain(Feedback, {"events": [_plain(event) for event in request.events]})
         return messages.RecordEventsResponse(accepted=calls.record(told.events))
 
-    return grpc.method_handlers_generic_handler(
+    return service(
         SERVICE,
         {
-            "Recommend": unary(recommend, messages.RecommendRequest),
+            "Recommend": hot(recommend, messages.RecommendRequest),
             "RecommendBatch": unary(recommend_batch, messages.RecommendBatchRequest),
             "RecordEvents": unary(record_events, messages.RecordEventsRequest),
         },
     )
 
 
-def _within_s(context: Any) -> float:
+def _within_s(context: Context) -> float:
     left = context.time_remaining()
     return DEADLINE_S if left is None else min(left, DEADLINE_S)
 

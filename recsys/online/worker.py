@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "STORELOOP_WORKER"
 KEYS = "STORELOOP_API_KEYS"
-_WARM_UP = (1, 2, 4, 8, 16, 32, 32, 16, 8, 1)  # batches, of so many requests
+_WARM_UP = (1, 2, 4, 8, 16, 16, 8, 4, 1)  # batches, of so many requests
 _TEND_S = 5.0
 MODELS = ("query_tower", "ranker")
 _MODEL_BYTES = 4 << 20  # of a message for TensorFlow Serving's surface, whose tensors are large
@@ -211,10 +211,11 @@ async def serve(service: Service, worker: Worker) -> None:
         http.serve(
             [worker.http_socket()], create_app(lambda: calls, extend), hot_routes(calls),
             service.doors, stopping, assignment.drain_s, metrics.answered, opened.set,
+            lambda: calls.full,
         )
     ]  # fmt: skip
     if assignment.grpc is not None:
-        handlers, names = [recommendations(calls)], [SERVICE]
+        services, names = [recommendations(calls)], [SERVICE]
         if servables is not None:
             from mlplatform.serving import model_service, prediction_service
 
@@ -222,12 +223,13 @@ async def serve(service: Service, worker: Worker) -> None:
                 (prediction_service, prediction_service.prediction_service),
                 (model_service, model_service.model_service),
             ):
-                handlers.append(make(servables))
+                services.append(make(servables))
                 names.append(module.SERVICE)
         doors.append(
             grpc_server.serve(
-                assignment.grpc, handlers, names, service.doors, stopping, assignment.drain_s,
+                assignment.grpc, services, names, service.doors, stopping, assignment.drain_s,
                 metrics.answered, max_message_bytes=_MODEL_BYTES if servables is not None else None,
+                full=lambda: calls.full,
             )
         )  # fmt: skip
     serving = [asyncio.ensure_future(door) for door in doors]

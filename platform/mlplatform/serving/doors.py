@@ -1,7 +1,7 @@
 """Doors: what every request has to show before anything is done for it.
 
 Enters: a request's method, path, headers and where it comes from.  Leaves: nothing, or the error it
-is turned away with.  The routes of `http.py` and `GrpcServer` ask `Doors` themselves; `around` puts
+is turned away with.  The routes of `http.py` and gRPC's calls ask `Doors` themselves; `around` puts
 the same doors before an ASGI app.
 
 A body's length has to be declared: what was declared can be refused unread, and the parser holds

@@ -2,7 +2,7 @@
 
 Enters: a host and a port; 0 takes a free one.  Leaves: a bound socket.  A connection that arrives
 while a worker dies, or hands over to the next one, waits in the HTTP socket's queue, which lasts as
-long as any process has the socket.  gRPC's library opens its own sockets, so for it the port is
+long as any process has the socket.  For gRPC each worker opens a socket of its own, and the port is
 only kept: bound with SO_REUSEPORT, as the workers' are, and never listened on.
 """
 

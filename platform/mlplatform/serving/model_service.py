@@ -1,28 +1,27 @@
 """TensorFlow Serving's ModelService over gRPC.
 
-Enters: what is served.  Leaves: a handler for a `grpc.aio.Server`.  What is served follows the
+Enters: what is served.  Leaves: methods for `grpc_server.serve`.  What is served follows the
 labels; it is not for those who ask for predictions to say, so a new configuration is refused.
 """
 
 from typing import Any
 
-import grpc
-
 from mlplatform.errors import FailedPrecondition
-from mlplatform.serving.prediction_service import model_spec, unary
+from mlplatform.serving.grpc_methods import Context, Methods, service, unary
+from mlplatform.serving.prediction_service import model_spec
 from mlplatform.serving.servables import Servables
 from mlplatform.training.runtime import tensorflow
 
 SERVICE = "tensorflow.serving.ModelService"
 
 
-def model_service(servables: Servables) -> "grpc.GenericRpcHandler[Any, Any]":
-    """The service, for `grpc.aio.Server.add_generic_rpc_handlers`."""
+def model_service(servables: Servables) -> Methods:
+    """The service, for `grpc_server.serve`."""
     tensorflow(threads=1)
     from tensorflow.core.protobuf import error_codes_pb2
     from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2
 
-    async def status(request: Any) -> Any:
+    async def status(request: Any, context: Context) -> Any:
         response = get_model_status_pb2.GetModelStatusResponse()
         for version, found in servables.status(model_spec(request.model_spec)).items():
             told = response.model_version_status.add()
@@ -32,7 +31,7 @@ def model_service(servables: Servables) -> "grpc.GenericRpcHandler[Any, Any]":
             told.status.error_message = found.error
         return response
 
-    async def reload(request: Any) -> Any:
+    async def reload(request: Any, context: Context) -> Any:
         raise FailedPrecondition(
             "what is served follows the registry's labels; move a label in place of a new "
             "configuration"
@@ -42,4 +41,4 @@ def model_service(servables: Servables) -> "grpc.GenericRpcHandler[Any, Any]":
         "GetModelStatus": unary(status, get_model_status_pb2.GetModelStatusRequest),
         "HandleReloadConfigRequest": unary(reload, model_management_pb2.ReloadConfigRequest),
     }
-    return grpc.method_handlers_generic_handler(SERVICE, calls)
+    return service(SERVICE, calls)

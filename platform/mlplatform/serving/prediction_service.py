@@ -1,6 +1,6 @@
 """TensorFlow Serving's PredictionService over gRPC, so that its clients work unchanged.
 
-Enters: what is served.  Leaves: a handler for a `grpc.aio.Server`.  What is not served (Classify,
+Enters: what is served.  Leaves: methods for `grpc_server.serve`.  What is not served (Classify,
 Regress of a signature that is for it, MultiInference) is UNIMPLEMENTED.
 
 TensorFlow Serving's messages import TensorFlow, which takes seconds; so they are imported when a
@@ -8,15 +8,14 @@ handler is made, by a server on its way up.
 """
 
 import math
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from mlplatform.errors import InvalidArgument, PlatformError
+from mlplatform.errors import InvalidArgument
+from mlplatform.serving.grpc_methods import Context, Methods, service, unary
 from mlplatform.serving.servable import Servable
 from mlplatform.serving.servables import ModelSpec, Servables
 from mlplatform.serving.signature import DEFAULT_SIGNATURE, MAX_TEXT, require_elements
@@ -41,8 +40,8 @@ _FIELDS = {
 }
 
 
-def prediction_service(servables: Servables) -> "grpc.GenericRpcHandler[Any, Any]":
-    """The service, for `grpc.aio.Server.add_generic_rpc_handlers`."""
+def prediction_service(servables: Servables) -> Methods:
+    """The service, for `grpc_server.serve`."""
     tensorflow(threads=1)
     from tensorflow_serving.apis import (
         classification_pb2,
@@ -51,13 +50,13 @@ def prediction_service(servables: Servables) -> "grpc.GenericRpcHandler[Any, Any
         regression_pb2,
     )
 
-    async def predict(request: Any) -> Any:
+    async def predict(request: Any, context: Context) -> Any:
         servable = servables.find(model_spec(request.model_spec))
         response = predict_pb2.PredictResponse()
         await servables.run(partial(_predict, servable, request, response))
         return response
 
-    async def metadata(request: Any) -> Any:
+    async def metadata(request: Any, context: Context) -> Any:
         if list(request.metadata_field) != [_METADATA]:
             raise InvalidArgument(
                 f"GetModelMetadataRequest: expected the metadata_field {_METADATA!r}, got "
@@ -71,7 +70,7 @@ def prediction_service(servables: Servables) -> "grpc.GenericRpcHandler[Any, Any
         response.metadata[_METADATA].Pack(kept)
         return response
 
-    async def refuse(method: str, request: Any) -> None:
+    async def refuse(method: str, request: Any, context: Context) -> None:
         servable = servables.find(model_spec(request.model_spec))
         signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
         await servables.run(partial(servable.refuse, method, signature))
@@ -82,23 +81,7 @@ def prediction_service(servables: Servables) -> "grpc.GenericRpcHandler[Any, Any
         "Classify": unary(partial(refuse, "classify"), classification_pb2.ClassificationRequest),
         "Regress": unary(partial(refuse, "regress"), regression_pb2.RegressionRequest),
     }
-    return grpc.method_handlers_generic_handler(SERVICE, calls)
-
-
-def unary(
-    answer: Callable[[Any], Awaitable[Any]], request: Any
-) -> "grpc.RpcMethodHandler[Any, Any]":
-    """A call with one message each way; a PlatformError ends it with its status."""
-
-    async def call(message: Any, context: Any) -> Any:
-        try:
-            return await answer(message)
-        except PlatformError as error:
-            await context.abort(grpc.StatusCode[error.grpc_status], str(error))
-
-    return grpc.unary_unary_rpc_method_handler(
-        call, request.FromString, lambda response: response.SerializeToString()
-    )
+    return service(SERVICE, calls)
 
 
 def model_spec(spec: Any) -> ModelSpec:

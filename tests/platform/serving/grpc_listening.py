@@ -4,33 +4,32 @@ import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import grpc
+
+from mlplatform.serving.doors import Doors
+from mlplatform.serving.grpc_methods import Methods
+from mlplatform.serving.grpc_server import serve
+from mlplatform.serving.listening import address_of, keep_port
 
 LIMIT_S = 60
 
 
 @contextmanager
-def channel_to(handlers: Sequence[Any]) -> Iterator[grpc.Channel]:
-    """A channel to a server with these handlers, on a free port."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-
-    async def start() -> tuple[grpc.aio.Server, int]:
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers(tuple(handlers))
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        return server, port
-
-    server, port = asyncio.run_coroutine_threadsafe(start(), loop).result(LIMIT_S)
-    try:
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield channel
-    finally:
-        asyncio.run_coroutine_threadsafe(server.stop(None), loop).result(LIMIT_S)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(LIMIT_S)
-        loop.close()
+def channel_to(services: Sequence[Methods]) -> Iterator[grpc.Channel]:
+    """A channel to a server with these methods, on a free port."""
+    loop, stopping = asyncio.new_event_loop(), asyncio.Event()
+    opened = threading.Event()
+    with keep_port(("127.0.0.1", 0)) as kept:
+        address = address_of(kept)
+        serving = serve(address, services, [], Doors(), stopping, 0.0, ready=opened.set)
+        thread = threading.Thread(target=loop.run_until_complete, args=[serving])
+        thread.start()
+        try:
+            assert opened.wait(LIMIT_S)
+            with grpc.insecure_channel(address) as channel:
+                yield channel
+        finally:
+            loop.call_soon_threadsafe(stopping.set)
+            thread.join(LIMIT_S)
+            loop.close()

@@ -10,12 +10,11 @@ import signal
 import sys
 from typing import Any
 
-import grpc
 import uvloop
 from google.protobuf.wrappers_pb2 import StringValue
 
 from mlplatform.serving.doors import Doors
-from mlplatform.serving.grpc_server import serve, unary
+from mlplatform.serving.grpc_server import serve, service, unary
 
 METHOD = "/test.Words/Echo"
 
@@ -28,9 +27,9 @@ async def echo(request: StringValue, context: Any) -> StringValue:
 async def main(address: str) -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
-    handler = grpc.method_handlers_generic_handler("test.Words", {"Echo": unary(echo, StringValue)})
+    methods = service("test.Words", {"Echo": unary(echo, StringValue)})
     await serve(
-        address, [handler], ["test.Words"], Doors(), stopping, 10.0,
+        address, [methods], ["test.Words"], Doors(), stopping, 10.0,
         ready=lambda: print("serving", flush=True),
     )  # fmt: skip
 

@@ -2,18 +2,15 @@
 
 import asyncio
 import logging
+import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable
 from typing import Any
 
 import grpc
 import pytest
-import uvloop
 from google.protobuf.wrappers_pb2 import StringValue
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
@@ -24,128 +21,16 @@ from mlplatform.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
-    NotFound,
     PlatformError,
     Unavailable,
 )
+from mlplatform.serving import http2_frames as h2
 from mlplatform.serving.admission import TooMany
 from mlplatform.serving.doors import Doors, Keys, RateLimit
-from mlplatform.serving.grpc_server import serve, status_of, unary
+from mlplatform.serving.grpc_server import serve, status_of
 from mlplatform.serving.listening import address_of, keep_port
+from tests.platform.serving.grpc_served import KEY, LIMIT_S, SERVICE, serving, until
 from tests.platform.serving.small_grpc import METHOD
-
-LIMIT_S = 20.0
-SERVICE = "test.Words"
-KEY = "k" * 32
-ERRORS: dict[str, Callable[[], Exception]] = {
-    "missing": lambda: NotFound("no such thing"),
-    "busy": lambda: TooMany("too many wait", 0.03),
-    "away": lambda: Unavailable("ask again"),
-    "broken": lambda: ZeroDivisionError("secret"),
-}
-
-
-@dataclass
-class Served:
-    """A server of the test's: whom to call, and what it said of that."""
-
-    channel: grpc.Channel
-    address: str
-    loop: asyncio.AbstractEventLoop
-    stopping: asyncio.Event
-    release: asyncio.Event
-    ended: threading.Event
-    answered: list[tuple[str, str]] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
-
-    def method(self, name: str) -> Callable[..., Any]:
-        return self.channel.unary_unary(
-            f"/{SERVICE}/{name}", StringValue.SerializeToString, StringValue.FromString
-        )
-
-    def ask(self, word: str = "", name: str = "Echo", **options: Any) -> str:
-        return str(self.method(name)(StringValue(value=word), timeout=LIMIT_S, **options).value)
-
-    def refused(self, word: str = "", name: str = "Echo", **options: Any) -> grpc.RpcError:
-        with pytest.raises(grpc.RpcError) as caught:
-            self.ask(word, name, **options)
-        return caught.value
-
-    def health(self, service: str = "") -> str:
-        stub = health_pb2_grpc.HealthStub(self.channel)
-        found = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=LIMIT_S)
-        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(found.status))
-
-    def stop(self) -> None:
-        self.loop.call_soon_threadsafe(self.stopping.set)
-
-
-@contextmanager
-def serving(
-    doors: Doors | None = None, drain_s: float = LIMIT_S, max_message_bytes: int | None = None
-) -> Iterator[Served]:
-    """Echo answers, or fails as it is told; Later answers once it is released."""
-    up, ended = threading.Event(), threading.Event()
-    made: list[Served] = []
-    failures: list[BaseException] = []
-
-    async def echo(request: StringValue, context: Any) -> StringValue:
-        made[0].asked.append(request.value)
-        if request.value in ERRORS:
-            raise ERRORS[request.value]()
-        if request.value == "aborted":
-            await context.abort(grpc.StatusCode.OUT_OF_RANGE, "the handler's own")
-        return request
-
-    async def later(request: StringValue, context: Any) -> StringValue:
-        made[0].asked.append(request.value)
-        await made[0].release.wait()
-        return request
-
-    async def main() -> None:
-        with keep_port(("127.0.0.1", 0)) as kept:
-            address = address_of(kept)
-            loop, stopping = asyncio.get_running_loop(), asyncio.Event()
-            with grpc.insecure_channel(address) as channel:
-                served = Served(channel, address, loop, stopping, asyncio.Event(), ended)
-                made.append(served)
-                methods = {"Echo": unary(echo, StringValue), "Later": unary(later, StringValue)}
-                handler = grpc.method_handlers_generic_handler(SERVICE, methods)
-                await serve(
-                    address, [handler], [SERVICE], doors or Doors(), stopping, drain_s,
-                    lambda method, status, seconds: served.answered.append((method, status)),
-                    up.set, max_message_bytes,
-                )  # fmt: skip
-                ended.set()
-                await asyncio.to_thread(done.wait)
-
-    def run() -> None:
-        try:
-            uvloop.run(main())
-        except BaseException as error:
-            failures.append(error)
-            up.set()
-
-    done = threading.Event()
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        assert up.wait(LIMIT_S)
-        assert not failures
-        yield made[0]
-    finally:
-        made[0].stop()
-        made[0].loop.call_soon_threadsafe(made[0].release.set)
-        done.set()
-        thread.join(LIMIT_S)
-    assert not thread.is_alive() and not failures
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + LIMIT_S
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def trailing(error: Any) -> dict[str, str]:
@@ -180,7 +65,7 @@ def test_calls_are_answered_and_counted_by_method_and_status(
             "busy": ("RESOURCE_EXHAUSTED", "too many wait", "1"),
             "away": ("UNAVAILABLE", "ask again", "1"),
             "broken": ("INTERNAL", "the call failed; the server's log says why", None),
-            "aborted": ("OUT_OF_RANGE", "the handler's own", None),
+            "odd": ("OUT_OF_RANGE", "50 % of \N{PARROT}\n", None),
         }
         for word, (code, text, again) in expected.items():
             error: Any = served.refused(word)
@@ -297,7 +182,7 @@ def test_a_call_that_takes_longer_than_draining_may_is_cut_off() -> None:
         served.stop()
         assert call.exception() is not None
         assert served.ended.wait(LIMIT_S)
-        assert served.answered == [(f"/{SERVICE}/Later", "CANCELLED")]
+        assert served.answered == [(f"/{SERVICE}/Later", "UNAVAILABLE")]
 
 
 def test_no_call_fails_while_one_of_two_servers_at_an_address_drains() -> None:
@@ -346,9 +231,29 @@ def test_no_call_fails_while_one_of_two_servers_at_an_address_drains() -> None:
         assert set(calls) == {"OK"}
 
 
-def test_an_address_that_is_taken_is_an_error() -> None:
-    import socket
+def test_who_waits_to_be_taken_when_the_server_stops_is_told_so_and_not_reset() -> None:
+    async def main() -> bytes:
+        with keep_port(("127.0.0.1", 0)) as kept:
+            stopping, opened = asyncio.Event(), asyncio.Event()
+            serving = asyncio.create_task(
+                serve(address_of(kept), [], [], Doors(), stopping, LIMIT_S, ready=opened.set)
+            )
+            await opened.wait()
+            # In this thread, so that the server cannot take it before it is told to stop.
+            with socket.create_connection(kept.getsockname()) as waiting:
+                stopping.set()
+                told = b""
+                while part := await asyncio.to_thread(waiting.recv, 4096):
+                    told += part
+            await serving
+            return told
 
+    told = asyncio.run(main())
+    assert told[3] == h2.SETTINGS
+    assert h2.frame(h2.GOAWAY, 0, 0, h2.number(2**31 - 1) + bytes(4)) in told
+
+
+def test_an_address_that_is_taken_is_an_error() -> None:
     async def nobody() -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             address = address_of(taken)
