@@ -91,7 +91,11 @@ class AppCounters:
 
     def columns(self, app: Int, day: int) -> dict[str, NDArray[np.generic]]:
         """The columns of `features.IMPRESSION` that describe each app on that day."""
-        at = np.searchsorted(self.ids, app)
+        at = app - self.ids[0]  # right where ids have no gaps
+        if len(at) and not (
+            at.min() >= 0 and at.max() < len(self.ids) and (self.ids[at] == app).all()
+        ):
+            at = np.searchsorted(self.ids, app)
         return {
             "app_age_days": day - self.release_day[at],
             "recent_impressions": self.impressions[at],

@@ -122,9 +122,11 @@ def load(worker: Worker) -> Service:
     )
     calls = Calls(answering, logs.told, lambda ran: _observe(metrics, answering, ran))
     servables = _servables(worker, registry) if task.models else None
-    # What is loaded stays: the collector need not look at it again and again.
+    # What is loaded stays: the collector need not look at it again and again, nor at what a batch
+    # makes, which goes with it.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     return Service(calls, metrics, _doors(task), servables, logs, held)
 
 
