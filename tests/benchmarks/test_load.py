@@ -51,6 +51,11 @@ def in_a_thread(begin: Callable[[], Awaitable[tuple[int, Callable[[], Awaitable[
         loop.close()
 
 
+# A server of the tests' own ends while clients still come to it: what asyncio has taken and not yet
+# told it of, it cannot close.  The generator, which is tested, is in another process.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 @contextmanager
 def http_server(answer: Answer) -> Iterator[tuple[int, asyncio.AbstractEventLoop]]:
     """Calls `answer` with the request's number and body; where it returns False, it hangs up."""
