@@ -6,7 +6,6 @@ its inputs: an artifact with that fingerprint is used as it is, so a run that wa
 the unfinished stage and a run repeated unchanged does nothing.
 """
 
-import fcntl
 import hashlib
 import importlib.util
 import os
@@ -24,6 +23,7 @@ import psutil
 
 from mlplatform import artifacts
 from mlplatform.errors import DataCorrupt, FailedPrecondition, InvalidArgument
+from mlplatform.registry.locks import locked_if_free
 
 WORKSPACE_FORMAT = 1
 RECORD = "stage.json"
@@ -118,13 +118,11 @@ class Workspace:
         Raises:
             FailedPrecondition: another run has the workspace.
         """
-        with (self.root / "lock").open("w") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+        with locked_if_free(self.root / "lock") as free:
+            if not free:
                 raise FailedPrecondition(
                     f"{self.root}: another run works here; wait for it or name another --workspace"
-                ) from error
+                )
             yield
 
     def artifact(self, stage: str, fingerprint: str) -> Path:

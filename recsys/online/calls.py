@@ -17,9 +17,8 @@ from mlplatform.serving.batching import Batcher, Ran
 from recsys.online.answering import CHECKED_ONE_IN, Answering, Asked
 from recsys.online.contract import Event, Query
 
-MOST_AT_ONCE = (
-    16  # requests; all of a batch waits for its last, and 32 save but a sixth of the work
-)
+# Requests.  All of a batch waits for its last, and 32 at once save but a sixth of the work.
+MOST_AT_ONCE = 16
 DEADLINE_S = 0.25
 
 Answer = dict[str, Any]

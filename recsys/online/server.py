@@ -5,7 +5,6 @@ Below the workspace's `serving/` are the log of what was served, the state of th
 its workers count.
 """
 
-import fcntl
 import os
 import shutil
 import sys
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlplatform.errors import FailedPrecondition, InvalidArgument
+from mlplatform.registry.locks import locked_if_free
 from mlplatform.registry.registry import STABLE, Registry
 from mlplatform.serving.launch import serve as serve_forever
 from mlplatform.serving.listening import Address
@@ -74,12 +74,10 @@ def serve(
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+    with locked_if_free(directory / "lock") as free:
+        if not free:
             raise FailedPrecondition(
                 f"{directory}: another server keeps its state here; stop it, or give this one "
                 "another directory with --state"
-            ) from None
+            )
         yield

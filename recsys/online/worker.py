@@ -189,7 +189,7 @@ def _doors(task: Task) -> "Doors":
 async def serve(service: Service, worker: Worker) -> None:
     """Answer until told to stop, and drain."""
     from mlplatform.serving import grpc_server, http
-    from recsys.online.grpc_service import SERVICE, recommendations
+    from recsys.online.grpc_service import recommendations
     from recsys.online.service import create_app, hot_routes
 
     calls, metrics, servables = service.calls, service.metrics, service.servables
@@ -217,19 +217,15 @@ async def serve(service: Service, worker: Worker) -> None:
         )
     ]  # fmt: skip
     if assignment.grpc is not None:
-        services, names = [recommendations(calls)], [SERVICE]
+        services = [recommendations(calls)]
         if servables is not None:
-            from mlplatform.serving import model_service, prediction_service
+            from mlplatform.serving.model_service import model_service
+            from mlplatform.serving.prediction_service import prediction_service
 
-            for module, make in (
-                (prediction_service, prediction_service.prediction_service),
-                (model_service, model_service.model_service),
-            ):
-                services.append(make(servables))
-                names.append(module.SERVICE)
+            services += [prediction_service(servables), model_service(servables)]
         doors.append(
             grpc_server.serve(
-                assignment.grpc, services, names, service.doors, stopping, assignment.drain_s,
+                assignment.grpc, services, service.doors, stopping, assignment.drain_s,
                 metrics.answered, max_message_bytes=_MODEL_BYTES if servables is not None else None,
                 full=lambda: calls.full,
             )

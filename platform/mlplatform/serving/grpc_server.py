@@ -15,24 +15,17 @@ two steps, `http2.py`).  What may last for ever, as watching health does, is not
 """
 
 import asyncio
-import logging
-import socket
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from mlplatform.errors import FailedPrecondition, InvalidArgument
 from mlplatform.serving import grpc_health, grpc_reflection
+from mlplatform.serving.accepting import Acceptor
 from mlplatform.serving.doors import Doors
-from mlplatform.serving.grpc_methods import Methods, hot, service, status_of, streaming, unary
+from mlplatform.serving.grpc_methods import Methods
 from mlplatform.serving.grpc_protocol import Answered, GrpcConnection, Site
+from mlplatform.serving.listening import QUEUE, listen_beside
 
-logger = logging.getLogger(__name__)
-
-__all__ = ["hot", "serve", "service", "status_of", "streaming", "unary"]
-
-_ACCEPTED_AT_ONCE = 16  # the others may wait for a turn
-_QUEUE = 4096  # connections; the kernel takes fewer where net.core.somaxconn is less
 _POLL_S = 0.02
 _LEAVE_S = 0.5  # for clients that were told that everything is over
 
@@ -40,7 +33,6 @@ _LEAVE_S = 0.5  # for clients that were told that everything is over
 async def serve(
     address: str,
     services: Sequence[Methods],
-    names: Sequence[str],
     doors: Doors,
     stopping: asyncio.Event,
     drain_s: float,
@@ -53,7 +45,6 @@ async def serve(
 
     Args:
         address: "host:port", shared with others by SO_REUSEPORT; an IPv6 host in brackets.
-        names: of the services, for health and reflection.
         answered: told of every unary call of these services, by "/service/method".
         ready: called when connections are taken.
         max_message_bytes: that are read of one; None is the doors' `max_body_bytes`.
@@ -64,6 +55,7 @@ async def serve(
         FailedPrecondition: the address is taken.
         InvalidArgument: it is no address.
     """
+    names = {path.split("/")[1] for each in services for path in each}
     own = (
         grpc_health.health(names, stopping),
         grpc_reflection.server_reflection([*names, grpc_reflection.NAME, grpc_health.NAME]),
@@ -71,75 +63,15 @@ async def serve(
     methods = {path: method for each in (*services, *own) for path, method in each.items()}
     longest = doors.max_body_bytes if max_message_bytes is None else max_message_bytes
     site = Site(methods, doors, answered, longest, full)
-    door = _Door(_bound(address), site)
+    acceptor = Acceptor(listen_beside(address), partial(GrpcConnection, site))
     try:
         if ready is not None:
             ready()
         await stopping.wait()
     finally:
-        await door.close()
+        site.draining = True
+        await acceptor.close(take_first=QUEUE)
     await _drain(site, time.monotonic() + drain_s)
-
-
-def _bound(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    if not (host and port.isdigit()):
-        raise InvalidArgument(f"{address}: expected an address to listen on, as host:port")
-    made = None
-    try:
-        family, kind, protocol, _, where = socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_STREAM
-        )[0]
-        made = socket.socket(family, kind, protocol)
-        made.setblocking(False)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        made.bind(where)
-    except OSError as error:
-        if made is not None:
-            made.close()
-        raise FailedPrecondition(
-            f"{address}: cannot listen there for gRPC ({error.strerror}); choose another address, "
-            "or end the process that has this one"
-        ) from error
-    return made
-
-
-class _Door:
-    """Takes the connections of a socket."""
-
-    def __init__(self, listener: socket.socket, site: Site) -> None:
-        self._listener = listener
-        self._site = site
-        self._loop = asyncio.get_running_loop()
-        self._taken: set[asyncio.Task[object]] = set()
-        listener.listen(_QUEUE)
-        self._loop.add_reader(listener, self._accept)
-
-    def _accept(self, most: int = _ACCEPTED_AT_ONCE) -> None:
-        # uvloop's own way takes one for each turn of the loop, of which each may be long.
-        for _ in range(most):
-            try:
-                connection, _ = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:  # the client is gone, or there are too many files
-                logger.warning("a connection was not taken: %s", error)
-                return
-            connection.setblocking(False)
-            taken = self._loop.create_task(
-                self._loop.connect_accepted_socket(partial(GrpcConnection, self._site), connection)
-            )
-            self._taken.add(taken)
-            taken.add_done_callback(self._taken.discard)
-
-    async def close(self) -> None:
-        """Take no more, but for those that wait, which a socket that is closed resets."""
-        self._site.draining = True
-        self._loop.remove_reader(self._listener)
-        self._accept(_QUEUE)
-        self._listener.close()  # at once, before more of them come
-        await asyncio.gather(*self._taken, return_exceptions=True)
 
 
 async def _drain(site: Site, give_up: float) -> None:

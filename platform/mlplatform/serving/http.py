@@ -11,7 +11,6 @@ but one that sends often is told before.
 
 import asyncio
 import contextlib
-import logging
 import socket
 import time
 from collections.abc import Callable, Generator, MutableMapping, Sequence
@@ -19,14 +18,12 @@ from typing import Any, cast
 
 import uvicorn
 
+from mlplatform.serving.accepting import Acceptor
 from mlplatform.serving.doors import ASGI, Doors
 from mlplatform.serving.http_protocol import Answered, HotProtocol, Routes, Site
 
-logger = logging.getLogger(__name__)
-
 KEEP_ALIVE_S = 75  # that an idle connection stays open; longer than clients' pools keep theirs
 _POLL_S = 0.02
-_ACCEPTED_AT_ONCE = 16  # the others may be another worker's
 _QUIET_S = 1.0
 
 
@@ -40,7 +37,7 @@ class _Server(uvicorn.Server):
         self._site = site
         self._drain_s = drain_s
         self._ready = ready
-        self._taken: set[asyncio.Task[Any]] = set()
+        self._acceptors: list[Acceptor] = []
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -49,31 +46,9 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self.lifespan.startup()
         self.should_exit = self.lifespan.should_exit
-        loop = asyncio.get_running_loop()
-        for listener in sockets or []:
-            listener.setblocking(False)
-            loop.add_reader(listener, self._accept, loop, listener)
+        self._acceptors = [Acceptor(listener, self._protocol) for listener in sockets or []]
         self.started = True
         self._ready()
-
-    def _accept(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
-        """Take some of the connections that wait.
-
-        uvloop takes one for each turn of the loop, and while a turn computes a batch, a crowd of
-        new clients would wait for seconds.
-        """
-        for _ in range(_ACCEPTED_AT_ONCE):
-            try:
-                connection, _ = listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:  # the client is gone, or there are too many files
-                logger.warning("a connection was not taken: %s", error)
-                return
-            connection.setblocking(False)
-            taken = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
-            self._taken.add(taken)
-            taken.add_done_callback(self._taken.discard)
 
     def _protocol(self) -> HotProtocol:
         return cast(
@@ -87,10 +62,9 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         give_up = time.monotonic() + self._drain_s
-        for listener in sockets or []:
-            asyncio.get_running_loop().remove_reader(listener)
-            listener.close()
         self._site.draining = True
+        for acceptor in self._acceptors:
+            await acceptor.close()
         state = self.server_state
         connections = cast(set[HotProtocol], state.connections)
         for connection in list(connections):

@@ -8,10 +8,10 @@ only kept: bound with SO_REUSEPORT, as the workers' are, and never listened on.
 
 import socket
 
-from mlplatform.errors import FailedPrecondition
+from mlplatform.errors import FailedPrecondition, InvalidArgument
 
 Address = tuple[str, int]
-_QUEUE = 4096  # connections; the kernel takes fewer where net.core.somaxconn is less
+QUEUE = 4096  # connections; the kernel takes fewer where net.core.somaxconn is less
 
 
 def listen(address: Address) -> socket.socket:
@@ -21,7 +21,26 @@ def listen(address: Address) -> socket.socket:
         FailedPrecondition: the address is taken, or is not this machine's.
     """
     bound = _bound(address, socket.SO_REUSEADDR)
-    bound.listen(_QUEUE)
+    bound.listen(QUEUE)
+    return bound
+
+
+def listen_beside(address: str) -> socket.socket:
+    """A listening TCP socket that does not block, for gRPC, at a port that others listen on too.
+
+    Args:
+        address: as `address_of` gives it.
+
+    Raises:
+        FailedPrecondition: as `listen`.
+        InvalidArgument: it is no address.
+    """
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit()):
+        raise InvalidArgument(f"{address}: expected an address to listen on, as host:port")
+    where = (host.strip("[]"), int(port))
+    bound = _bound(where, socket.SO_REUSEADDR, socket.SO_REUSEPORT, purpose=" for gRPC")
+    bound.listen(QUEUE)
     return bound
 
 
@@ -46,27 +65,28 @@ def port_of(bound: socket.socket) -> int:
     return int(bound.getsockname()[1])
 
 
-def _bound(address: Address, option: int) -> socket.socket:
+def _bound(address: Address, *options: int, purpose: str = "") -> socket.socket:
     host, port = address
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         family, kind, protocol, _, where = found[0]
         made = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise _refused(address, error) from error
+        raise _refused(address, error, purpose) from error
     try:
         made.setblocking(False)
-        made.setsockopt(socket.SOL_SOCKET, option, 1)
+        for option in options:
+            made.setsockopt(socket.SOL_SOCKET, option, 1)
         made.bind(where)
     except OSError as error:
         made.close()
-        raise _refused(address, error) from error
+        raise _refused(address, error, purpose) from error
     return made
 
 
-def _refused(address: Address, error: OSError) -> FailedPrecondition:
+def _refused(address: Address, error: OSError, purpose: str) -> FailedPrecondition:
     host, port = address
     return FailedPrecondition(
-        f"{host}:{port}: cannot listen there ({error.strerror}); choose another address, or end "
-        "the process that has this one"
+        f"{host}:{port}: cannot listen there{purpose} ({error.strerror}); choose another address, "
+        "or end the process that has this one"
     )

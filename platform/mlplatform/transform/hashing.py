@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_MULTIPLIER_1 = -0x61C8864680B583EB  # the golden ratio in 64 bits, as a signed integer
-_MULTIPLIER_2 = -0x4B47D0C5A2C9E57B  # any odd number will do
+FIRST_MULTIPLIER = -0x61C8864680B583EB  # the golden ratio in 64 bits, as a signed integer
+SECOND_MULTIPLIER = -0x4B47D0C5A2C9E57B  # any odd number will do
 
 
 def hash_numpy(buckets: int, salt: int, *values: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
@@ -24,9 +24,9 @@ def hash_numpy(buckets: int, salt: int, *values: NDArray[np.integer[Any]]) -> ND
     with np.errstate(over="ignore"):
         mixed = np.asarray(salt, dtype=np.int64)
         for value in values:
-            mixed = (mixed ^ value.astype(np.int64)) * np.int64(_MULTIPLIER_1)
+            mixed = (mixed ^ value.astype(np.int64)) * np.int64(FIRST_MULTIPLIER)
             mixed = mixed ^ (mixed >> 29)
-            mixed = mixed * np.int64(_MULTIPLIER_2)
+            mixed = mixed * np.int64(SECOND_MULTIPLIER)
             mixed = mixed ^ (mixed >> 32)
     return np.mod(mixed, buckets).astype(np.int32)
 
@@ -37,11 +37,11 @@ def hash_tensorflow(buckets: int, salt: int, *values: "tf.Tensor") -> "tf.Tensor
 
     mixed = tf.constant(salt, dtype=tf.int64)
     for value in values:
-        mixed = tf.bitwise.bitwise_xor(mixed, tf.cast(value, tf.int64)) * _MULTIPLIER_1
+        mixed = tf.bitwise.bitwise_xor(mixed, tf.cast(value, tf.int64)) * FIRST_MULTIPLIER
         mixed = tf.bitwise.bitwise_xor(
             mixed, tf.bitwise.right_shift(mixed, tf.constant(29, tf.int64))
         )
-        mixed = mixed * _MULTIPLIER_2
+        mixed = mixed * SECOND_MULTIPLIER
         mixed = tf.bitwise.bitwise_xor(
             mixed, tf.bitwise.right_shift(mixed, tf.constant(32, tf.int64))
         )

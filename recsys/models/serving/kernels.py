@@ -11,7 +11,7 @@ from mlplatform.transform import hashing
 
 # Sums may be reordered; what is no number stays none, since it says that a model is broken.
 FAST = {"contract", "reassoc", "arcp", "nsz"}
-FIRST, SECOND = hashing._MULTIPLIER_1, hashing._MULTIPLIER_2
+FIRST, SECOND = hashing.FIRST_MULTIPLIER, hashing.SECOND_MULTIPLIER
 # How the left side of a cross is read: a column of the request, one of its list (whose id 0 is an
 # empty place), or a column of each of the apps of the history.
 COLUMN, LISTED, HISTORY = 0, 1, 2

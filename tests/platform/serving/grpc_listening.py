@@ -22,7 +22,7 @@ def channel_to(services: Sequence[Methods]) -> Iterator[grpc.Channel]:
     opened = threading.Event()
     with keep_port(("127.0.0.1", 0)) as kept:
         address = address_of(kept)
-        serving = serve(address, services, [], Doors(), stopping, 0.0, ready=opened.set)
+        serving = serve(address, services, Doors(), stopping, 0.0, ready=opened.set)
         thread = threading.Thread(target=loop.run_until_complete, args=[serving])
         thread.start()
         try:

@@ -17,8 +17,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mlplatform.errors import NotFound, PlatformError, Unavailable
 from mlplatform.serving.admission import TooMany
 from mlplatform.serving.doors import Doors
-from mlplatform.serving.grpc_methods import Context, Reply
-from mlplatform.serving.grpc_server import hot, serve, service, streaming, unary
+from mlplatform.serving.grpc_methods import Context, Reply, hot, service, streaming, unary
+from mlplatform.serving.grpc_server import serve
 from mlplatform.serving.listening import address_of, keep_port
 
 LIMIT_S = 20.0
@@ -133,7 +133,7 @@ def serving(
                     "Talk": streaming(talk, StringValue),
                 }
                 await serve(
-                    address, [service(SERVICE, methods)], [SERVICE], doors or Doors(), stopping,
+                    address, [service(SERVICE, methods)], doors or Doors(), stopping,
                     drain_s,
                     lambda method, status, seconds: served.answered.append((method, status)),
                     up.set, max_message_bytes,

@@ -14,7 +14,8 @@ import uvloop
 from google.protobuf.wrappers_pb2 import StringValue
 
 from mlplatform.serving.doors import Doors
-from mlplatform.serving.grpc_server import serve, service, unary
+from mlplatform.serving.grpc_methods import service, unary
+from mlplatform.serving.grpc_server import serve
 
 METHOD = "/test.Words/Echo"
 
@@ -29,7 +30,7 @@ async def main(address: str) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     methods = service("test.Words", {"Echo": unary(echo, StringValue)})
     await serve(
-        address, [methods], ["test.Words"], Doors(), stopping, 10.0,
+        address, [methods], Doors(), stopping, 10.0,
         ready=lambda: print("serving", flush=True),
     )  # fmt: skip
 

@@ -239,7 +239,7 @@ def test_an_ipv6_address_is_listened_on() -> None:
             address = f"[::1]:{kept.getsockname()[1]}"
             stopping, opened = asyncio.Event(), asyncio.Event()
             serving = asyncio.create_task(
-                serve(address, [], [], Doors(), stopping, 0.1, ready=opened.set)
+                serve(address, [], Doors(), stopping, 0.1, ready=opened.set)
             )
             await opened.wait()
             async with grpc.aio.insecure_channel(address) as channel:

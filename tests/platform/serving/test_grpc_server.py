@@ -27,7 +27,8 @@ from mlplatform.errors import (
 from mlplatform.serving import http2_frames as h2
 from mlplatform.serving.admission import TooMany
 from mlplatform.serving.doors import Doors, Keys, RateLimit
-from mlplatform.serving.grpc_server import serve, status_of
+from mlplatform.serving.grpc_methods import status_of
+from mlplatform.serving.grpc_server import serve
 from mlplatform.serving.listening import address_of, keep_port
 from tests.platform.serving.grpc_served import KEY, LIMIT_S, SERVICE, serving, until
 from tests.platform.serving.small_grpc import METHOD
@@ -236,7 +237,7 @@ def test_who_waits_to_be_taken_when_the_server_stops_is_told_so_and_not_reset() 
         with keep_port(("127.0.0.1", 0)) as kept:
             stopping, opened = asyncio.Event(), asyncio.Event()
             serving = asyncio.create_task(
-                serve(address_of(kept), [], [], Doors(), stopping, LIMIT_S, ready=opened.set)
+                serve(address_of(kept), [], Doors(), stopping, LIMIT_S, ready=opened.set)
             )
             await opened.wait()
             # In this thread, so that the server cannot take it before it is told to stop.
@@ -257,7 +258,7 @@ def test_an_address_that_is_taken_is_an_error() -> None:
     async def nobody() -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             address = address_of(taken)
-            await serve(address, [], [], Doors(), asyncio.Event(), 0.1)
+            await serve(address, [], Doors(), asyncio.Event(), 0.1)
 
     waiting: Awaitable[None] = nobody()
     with pytest.raises(FailedPrecondition, match="cannot listen there for gRPC"):

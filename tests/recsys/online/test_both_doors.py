@@ -119,7 +119,7 @@ def serving(transform: Transform, admission: Admission | None = None) -> Iterato
                 ready=opened.release,
             ),
             grpc_server.serve(
-                address_of(port), [recommendations(calls)], [SERVICE], doors, stop, 1.0,
+                address_of(port), [recommendations(calls)], doors, stop, 1.0,
                 ready=opened.release,
             ),
         )  # fmt: skip
