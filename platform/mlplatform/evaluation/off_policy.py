@@ -35,6 +35,7 @@ from mlplatform.evaluation.metrics import Float, Interval, WeightedMetric, inter
 
 ENOUGH = 100.0  # of n rows a mean errs by 1/sqrt(n) of a deviation, of n rare rewards of itself
 MISSING = 0.05  # of the target's actions, the share that may be absent from the log
+_NOTHING = 1e-100  # of the largest weight: its square times a reward is a precise number still
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ def judge_target(
     weight = np.minimum(raw, clip)
     metrics: dict[str, WeightedMetric] = {"mass": mean_of(weight), "IPS": mean_of(weight * reward)}
     if weight.any():
-        metrics["SNIPS"] = _ratio_of(weight * reward, weight)
+        share = _shares(weight)
+        metrics["SNIPS"] = _ratio_of(share * reward, share)
     if model is not None:
         metrics["DR"] = mean_of(model.target + weight * (reward - model.logged))
     found = intervals(metrics, logged.group, seed)
@@ -183,8 +185,15 @@ def _effective(weight: Float) -> float:
     """How many equal weights vary as much: (sum w)^2 / sum w^2, 0 where there is none."""
     if not weight.any():
         return 0.0
-    share = weight / weight.max()  # squares of very large and small weights stay numbers
+    share = _shares(weight)
     return float(share.sum() ** 2 / (share @ share))
+
+
+def _shares(weight: Float) -> Float:
+    """Weights as shares of the largest, so that products of all that count are precise numbers."""
+    share = weight / weight.max()
+    share[share < _NOTHING] = 0
+    return share
 
 
 def _check(logged: Logged, target: Float, model: RewardModel | None, clip: float) -> None:

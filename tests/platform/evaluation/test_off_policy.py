@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mlplatform.errors import InvalidArgument
@@ -222,6 +222,8 @@ ROWS_OF_ANY_LOG = st.lists(
 class TestProperties:
     @settings(deadline=None, max_examples=60)
     @given(ROWS_OF_ANY_LOG, st.floats(0.1, 1e5))
+    @example(rows=[(1.0, 5e-324, 0.3, 0)], clip=1.0)
+    @example(rows=[(1.0, 5e-324, 0.3, 0), (1.0, 1.0, 0.5, 1)], clip=1.0)
     def test_of_any_log(self, rows: Any, clip: float) -> None:
         propensity, target, reward, group = (np.array(one) for one in zip(*rows, strict=True))
         found = judge_target(logged(propensity, reward, group), target, 1, clip=clip)
