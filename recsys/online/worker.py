@@ -216,7 +216,7 @@ async def serve(service: Service, worker: Worker) -> None:
             lambda: calls.full,
         )
     ]  # fmt: skip
-    if assignment.grpc is not None:
+    if (grpc_socket := worker.grpc_socket()) is not None:
         services = [recommendations(calls)]
         if servables is not None:
             from mlplatform.serving.model_service import model_service
@@ -225,7 +225,7 @@ async def serve(service: Service, worker: Worker) -> None:
             services += [prediction_service(servables), model_service(servables)]
         doors.append(
             grpc_server.serve(
-                assignment.grpc, services, service.doors, stopping, assignment.drain_s,
+                grpc_socket, services, service.doors, stopping, assignment.drain_s,
                 metrics.answered, max_message_bytes=_MODEL_BYTES if servables is not None else None,
                 full=lambda: calls.full,
             )

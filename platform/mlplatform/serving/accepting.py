@@ -26,10 +26,10 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._taken: set[asyncio.Task[object]] = set()
         listener.setblocking(False)
-        self._loop.add_reader(listener, self._accept, _AT_ONCE)
+        self._loop.add_reader(listener, self._accept)
 
-    def _accept(self, most: int) -> None:
-        for _ in range(most):
+    def _accept(self) -> None:
+        for _ in range(_AT_ONCE):
             try:
                 connection, _ = self._listener.accept()
             except BlockingIOError:
@@ -44,13 +44,8 @@ class Acceptor:
             self._taken.add(taken)
             taken.add_done_callback(self._taken.discard)
 
-    async def close(self, take_first: int = 0) -> None:
-        """Close the socket, in this process; return when what was taken has its protocol.
-
-        Args:
-            take_first: at most, of those that wait: a socket that no other process has resets them.
-        """
+    async def close(self) -> None:
+        """Close the socket, in this process; return when what was taken has its protocol."""
         self._loop.remove_reader(self._listener)
-        self._accept(take_first)
         self._listener.close()  # at once, before more of them come
         await asyncio.gather(*self._taken, return_exceptions=True)

@@ -27,8 +27,7 @@ class Assignment:
 
     versions: by label, as {"stable": 3, "canary": 4}; a version may have several labels.
     worker: 0, 1, …; the one that replaces a dead worker has its number, and its generation's.
-    http: the descriptor of a listening TCP socket, which all workers share.
-    grpc: "host:port" to listen on with SO_REUSEPORT, where gRPC is served.
+    http, grpc: the descriptors of listening TCP sockets, which all workers share.
     reports, orders: the descriptors of the two pipes.
     low_priority: others serve meanwhile, so loading must not be felt.
     drain_s: how long a stopping worker may take to finish what it has.
@@ -40,7 +39,7 @@ class Assignment:
     worker: int
     generation: int
     http: int
-    grpc: str | None
+    grpc: int | None
     reports: int
     orders: int
     low_priority: bool

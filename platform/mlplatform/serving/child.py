@@ -64,7 +64,7 @@ class Task:
 
     command: Sequence[str]
     http: int
-    grpc: str | None
+    grpc: int | None
     load_timeout_s: float
     drain_s: float
     status: Path
@@ -102,6 +102,7 @@ class Child:
             orders, self._orders = os.pipe()
             ours.callback(os.close, self._orders)
             theirs.callback(os.close, orders)
+            doors = [task.http] if task.grpc is None else [task.http, task.grpc]
             assignment = Assignment(
                 versions=versions,
                 worker=worker,
@@ -119,7 +120,7 @@ class Child:
                 task.command,
                 stdin=subprocess.DEVNULL,
                 env=os.environ | _ONE_THREAD | assignment.to_environment(),
-                pass_fds=(task.http, reports, orders),
+                pass_fds=(*doors, reports, orders),
                 # A terminal's Ctrl-C is the supervisor's to answer.  Not a session of its own: the
                 # kernel shares cores by session (autogroup, man 7 sched), and a loading worker
                 # that is alone in one has half of them, however low its threads are.

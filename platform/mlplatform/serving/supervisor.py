@@ -25,7 +25,7 @@ from mlplatform.errors import NotFound, PlatformError
 from mlplatform.registry.registry import STABLE, Registry
 from mlplatform.serving.child import LoadFailed, Task
 from mlplatform.serving.fleet import Fleet
-from mlplatform.serving.listening import Address, address_of, keep_port, listen, port_of
+from mlplatform.serving.listening import Address, listen, port_of
 from mlplatform.serving.rollout import Failures, suspect, versions_to_serve
 from mlplatform.serving.status import Status, write_status
 
@@ -70,11 +70,11 @@ class Supervisor:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._http = listen(settings.http)
-        self._grpc = keep_port(settings.grpc) if settings.grpc else None
+        self._grpc = listen(settings.grpc) if settings.grpc else None
         task = Task(
             command=settings.command,
             http=self._http.fileno(),
-            grpc=address_of(self._grpc) if self._grpc else None,
+            grpc=self._grpc.fileno() if self._grpc else None,
             load_timeout_s=settings.load_timeout_s,
             drain_s=settings.drain_s,
             status=settings.status,

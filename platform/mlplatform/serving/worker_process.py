@@ -59,6 +59,11 @@ class Worker:
         """The listening socket, this process's own descriptor of it: closing it ends no other's."""
         return socket.socket(fileno=self.assignment.http)
 
+    def grpc_socket(self) -> socket.socket | None:
+        """As `http_socket`; None where gRPC is not served."""
+        descriptor = self.assignment.grpc
+        return None if descriptor is None else socket.socket(fileno=descriptor)
+
     async def load_quietly(self, load: Callable[[], T]) -> T:
         """Run `load` on a thread, so that the loop hears a stop; low where others serve.
 

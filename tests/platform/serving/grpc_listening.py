@@ -10,7 +10,7 @@ import grpc
 from mlplatform.serving.doors import Doors
 from mlplatform.serving.grpc_methods import Methods
 from mlplatform.serving.grpc_server import serve
-from mlplatform.serving.listening import address_of, keep_port
+from mlplatform.serving.listening import address_of, listen
 
 LIMIT_S = 60
 
@@ -20,9 +20,9 @@ def channel_to(services: Sequence[Methods]) -> Iterator[grpc.Channel]:
     """A channel to a server with these methods, on a free port."""
     loop, stopping = asyncio.new_event_loop(), asyncio.Event()
     opened = threading.Event()
-    with keep_port(("127.0.0.1", 0)) as kept:
-        address = address_of(kept)
-        serving = serve(address, services, Doors(), stopping, 0.0, ready=opened.set)
+    with listen(("127.0.0.1", 0)) as listener:
+        address = address_of(listener)
+        serving = serve(listener, services, Doors(), stopping, 0.0, ready=opened.set)
         thread = threading.Thread(target=loop.run_until_complete, args=[serving])
         thread.start()
         try:

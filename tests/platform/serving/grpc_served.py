@@ -19,7 +19,7 @@ from mlplatform.serving.admission import TooMany
 from mlplatform.serving.doors import Doors
 from mlplatform.serving.grpc_methods import Context, Reply, hot, service, streaming, unary
 from mlplatform.serving.grpc_server import serve
-from mlplatform.serving.listening import address_of, keep_port
+from mlplatform.serving.listening import address_of, listen
 
 LIMIT_S = 20.0
 SERVICE = "test.Words"
@@ -120,8 +120,8 @@ def serving(
                 yield request
 
     async def main() -> None:
-        with keep_port(("127.0.0.1", 0)) as kept:
-            address = address_of(kept)
+        with listen(("127.0.0.1", 0)) as listener:
+            address = address_of(listener)
             loop, stopping = asyncio.get_running_loop(), asyncio.Event()
             with grpc.insecure_channel(address) as channel:
                 served = Served(channel, address, loop, stopping, asyncio.Event(), ended)
@@ -133,7 +133,7 @@ def serving(
                     "Talk": streaming(talk, StringValue),
                 }
                 await serve(
-                    address, [service(SERVICE, methods)], doors or Doors(), stopping,
+                    listener, [service(SERVICE, methods)], doors or Doors(), stopping,
                     drain_s,
                     lambda method, status, seconds: served.answered.append((method, status)),
                     up.set, max_message_bytes,

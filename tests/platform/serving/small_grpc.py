@@ -1,12 +1,13 @@
 """A gRPC server of one call, in a process of its own, that drains at SIGTERM.
 
-    python -m tests.platform.serving.small_grpc ADDRESS
+    python -m tests.platform.serving.small_grpc DESCRIPTOR
 
-prints a line once it takes connections.
+takes connections of that inherited socket, and prints a line once it does.
 """
 
 import asyncio
 import signal
+import socket
 import sys
 from typing import Any
 
@@ -25,15 +26,15 @@ async def echo(request: StringValue, context: Any) -> StringValue:
     return request
 
 
-async def main(address: str) -> None:
+async def main(listener: socket.socket) -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     methods = service("test.Words", {"Echo": unary(echo, StringValue)})
     await serve(
-        address, [methods], Doors(), stopping, 10.0,
+        listener, [methods], Doors(), stopping, 10.0,
         ready=lambda: print("serving", flush=True),
     )  # fmt: skip
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1]))
+    uvloop.run(main(socket.socket(fileno=int(sys.argv[1]))))

@@ -46,7 +46,7 @@ def load(worker: Worker) -> dict[str, Any]:
         "versions": worker.assignment.versions,
         "low": os.sched_getscheduler(threading.get_native_id()) == os.SCHED_IDLE,
         "one_thread": os.environ["OMP_NUM_THREADS"] == "1",
-        "grpc": worker.assignment.grpc,
+        "grpc": grpc.getsockname() if (grpc := worker.grpc_socket()) else None,
     }
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mlplatform.serving import http2
 from mlplatform.serving.doors import Doors
-from mlplatform.serving.grpc_server import serve
 from tests.platform.serving.grpc_served import LIMIT_S, SERVICE, Served, serving, until
 
 MIB = 1 << 20
@@ -228,30 +226,3 @@ def test_no_call_fails_though_connections_grow_old(monkeypatch: pytest.MonkeyPat
 
         assert asyncio.run(main()) > 100
         assert len(ended) > 10
-
-
-@pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6 here")
-def test_an_ipv6_address_is_listened_on() -> None:
-    async def main() -> None:
-        with socket.socket(socket.AF_INET6) as kept:
-            kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            kept.bind(("::1", 0))
-            address = f"[::1]:{kept.getsockname()[1]}"
-            stopping, opened = asyncio.Event(), asyncio.Event()
-            serving = asyncio.create_task(
-                serve(address, [], Doors(), stopping, 0.1, ready=opened.set)
-            )
-            await opened.wait()
-            async with grpc.aio.insecure_channel(address) as channel:
-                stub: Any = health_pb2_grpc.HealthStub(channel)
-                found = await stub.Check(health_pb2.HealthCheckRequest(), timeout=LIMIT_S)
-            assert found.status == health_pb2.HealthCheckResponse.SERVING
-            stopping.set()
-            await serving
-
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        pytest.skip("there is no IPv6 here")
-    asyncio.run(main())

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from mlplatform.errors import FailedPrecondition
-from mlplatform.serving.listening import address_of, keep_port, listen, port_of
+from mlplatform.serving.listening import address_of, listen, port_of
 
 HERE = ("127.0.0.1", 0)
 
@@ -20,23 +20,12 @@ def test_a_connection_waits_in_the_queue_until_someone_accepts() -> None:
         assert bound.getblocking() is False
 
 
-def test_a_kept_port_is_for_those_who_share_it_and_for_nobody_else() -> None:
-    with keep_port(HERE) as kept:
-        where = kept.getsockname()
-        assert address_of(kept) == f"127.0.0.1:{port_of(kept)}" and port_of(kept) == where[1]
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(where)
+def test_a_port_that_another_server_has_is_refused() -> None:
+    with listen(HERE) as bound:
+        where = bound.getsockname()
+        assert address_of(bound) == f"127.0.0.1:{port_of(bound)}" and port_of(bound) == where[1]
         with pytest.raises(FailedPrecondition, match=f"127.0.0.1:{where[1]}: cannot listen there"):
             listen(where)
-        with socket.socket() as worker, socket.socket() as another:
-            for one in (worker, another):
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                one.bind(where)
-                one.listen()
-            socket.create_connection(where).close()
-            # Another server's workers: they would take turns with these.
-            with pytest.raises(FailedPrecondition, match="cannot listen there"):
-                keep_port(where)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])

@@ -37,7 +37,7 @@ def supervising(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sup
         worker=1,
         generation=2,
         http=0,
-        grpc="127.0.0.1:9",
+        grpc=0,
         reports=reports_in,
         orders=orders_out,
         low_priority=False,

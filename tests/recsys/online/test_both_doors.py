@@ -24,7 +24,7 @@ from mlplatform.errors import Unavailable
 from mlplatform.serving import grpc_server, http
 from mlplatform.serving.admission import Admission
 from mlplatform.serving.doors import Doors
-from mlplatform.serving.listening import address_of, keep_port, listen, port_of
+from mlplatform.serving.listening import address_of, listen, port_of
 from mlplatform.transform.transform import Transform
 from recsys.online import recommendations_pb2 as messages
 from recsys.online.answering import Answering, Arm
@@ -97,7 +97,7 @@ def serving(transform: Transform, admission: Admission | None = None) -> Iterato
     answering = Answering(
         [Arm("stable", 7, recommender)], recommender.store, request_ids=itertools.count(1)
     )
-    listener, port = listen(("127.0.0.1", 0)), keep_port(("127.0.0.1", 0))
+    listener, port = listen(("127.0.0.1", 0)), listen(("127.0.0.1", 0))
     served = Served(
         f"http://127.0.0.1:{port_of(listener)}", grpc.insecure_channel(address_of(port))
     )
@@ -119,7 +119,7 @@ def serving(transform: Transform, admission: Admission | None = None) -> Iterato
                 ready=opened.release,
             ),
             grpc_server.serve(
-                address_of(port), [recommendations(calls)], doors, stop, 1.0,
+                port, [recommendations(calls)], doors, stop, 1.0,
                 ready=opened.release,
             ),
         )  # fmt: skip
