@@ -3,15 +3,16 @@
 Enters: the times at which requests are due.  Leaves: for each, when the loop turned to it, when
 its end was known, and its status.
 
-A connection offers *slots*: one over HTTP, where requests take turns, several over gRPC.  Free
-slots stand in a queue, so that the load goes round all connections, as of many clients; a slot of
-a connection that was closed meanwhile is passed over.
+A connection offers *slots*: one over HTTP, where requests take turns, several over gRPC.  A request
+goes to the connection that has the fewest under way, and among those to the one that had to wait
+the longest.  So over either protocol the load is that of a client with a pool, or of a proxy that
+balances by least requests: a worker that is slow for a moment is asked less.
 """
 
 import select
 import socket
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -49,6 +50,7 @@ class Connection:
         self.loop, self.sock = loop, sock
         self.connected = False
         self.open = False  # whether requests may be sent
+        self.free = 0  # slots
         self.under_way: set[int] = set()
         self.unsent = b""
         self.door = door(self)
@@ -76,14 +78,17 @@ class Connection:
             self.loop.watch(self)
 
     def give_slots(self, n: int) -> None:
+        """Take n requests more from now on, or one fewer: -1."""
         if self.open:
-            self.loop.free.extend([self] * n)
+            queues = self.loop.queues
+            queues[self.free].pop(self, None)
+            self.free += n
+            queues[self.free][self] = None
 
     def answered(self, number: int, status: int, length: int, body: bytes | None) -> None:
         """A request has its answer, and its slot is free again."""
         self.under_way.discard(number)
-        if self.open:
-            self.loop.free.append(self)
+        self.give_slots(1)
         self.loop.settle(number, status, length, body)
 
     def unheard(self, number: int) -> None:
@@ -106,7 +111,10 @@ class Loop:
         self.taken, self.ended = [0.0] * n, [0.0] * n
         self.status, self.length = [0] * n, [0] * n
         self.bodies: dict[int, bytes] = {}
-        self.free: deque[Connection] = deque()
+        # Connections by their free slots; those that have none are not asked.
+        self.queues: Sequence[OrderedDict[Connection, None]] = [
+            OrderedDict() for _ in range(plan.slots + 1)
+        ]
         self.waiting: deque[int] = deque()
         self._door = door
         self._now = time.monotonic()
@@ -142,7 +150,7 @@ class Loop:
 
     def run(self, due: Sequence[float]) -> None:
         """Send every request at its time; return when it is known what became of each."""
-        taken, waiting, free = self.taken, self.waiting, self.free
+        taken, waiting = self.taken, self.waiting
         epoll, clock, n = self._epoll, time.monotonic, len(due)
         # Waited on through `select`, which counts microseconds where epoll counts milliseconds.
         watched = [epoll.fileno()]
@@ -163,7 +171,7 @@ class Loop:
             if until > now and not select.select(watched, (), (), until - now)[0]:
                 continue
             self._hear(epoll.poll(0))
-            if waiting and free:
+            if waiting:
                 self._dispatch()
 
     def close(self) -> None:
@@ -195,6 +203,7 @@ class Loop:
 
     def drop(self, connection: Connection) -> None:
         connection.open = False
+        self.queues[connection.free].pop(connection, None)
         descriptor = connection.sock.fileno()
         if self._connections.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
@@ -209,22 +218,26 @@ class Loop:
 
     def _dispatch(self) -> None:
         """Send what waits, the oldest first, as far as there are slots."""
-        waiting, free, settled = self.waiting, self.free, self._settled
+        waiting, settled = self.waiting, self._settled
+        freest = self.queues[:0:-1]
         while waiting:
             number = waiting[0]
             if settled[number]:  # given up before it could be sent
                 waiting.popleft()
                 continue
-            if not free:
+            connection = next((next(iter(queue)) for queue in freest if queue), None)
+            if connection is None:
                 self._open_more()
                 return
-            connection = free.popleft()
-            if connection.open:
-                data = connection.door.request(number)
-                if data is not None:
-                    waiting.popleft()
-                    connection.under_way.add(number)
-                    connection.send(data)
+            if not connection.open:  # it finishes what it has
+                self.queues[connection.free].pop(connection)
+                continue
+            connection.give_slots(-1)
+            data = connection.door.request(number)
+            if data is not None:
+                waiting.popleft()
+                connection.under_way.add(number)
+                connection.send(data)
 
     def _hear(self, events: Sequence[tuple[int, int]]) -> None:
         self._now = time.monotonic()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mlplatform.serving.balance import Door
 from mlplatform.serving.worker_process import Worker, run
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ async def serve(service: Service, worker: Worker) -> None:
         http.serve(
             [worker.http_socket()], create_app(lambda: calls, extend), hot_routes(calls),
             service.doors, stopping, assignment.drain_s, metrics.answered, opened.set,
-            lambda: calls.full,
+            lambda: calls.full, worker.balance(Door.HTTP),
         )
     ]  # fmt: skip
     if (grpc_socket := worker.grpc_socket()) is not None:
@@ -227,7 +228,7 @@ async def serve(service: Service, worker: Worker) -> None:
             grpc_server.serve(
                 grpc_socket, services, service.doors, stopping, assignment.drain_s,
                 metrics.answered, max_message_bytes=_MODEL_BYTES if servables is not None else None,
-                full=lambda: calls.full,
+                full=lambda: calls.full, balance=worker.balance(Door.GRPC),
             )
         )  # fmt: skip
     serving = [asyncio.ensure_future(door) for door in doors]

@@ -5,6 +5,7 @@ import math
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -304,6 +305,24 @@ def test_over_grpc_answers_are_those_of_a_real_server(generator: Generator) -> N
     np.testing.assert_array_equal(outcome.length, np.where(odd, 20_000, 0))
     assert all(outcome.bodies[int(i)] == b"\x08\x02" * 10_000 for i in np.flatnonzero(odd))
     assert outcome.errors() == {"status 3": np.count_nonzero(~odd)}
+
+
+def test_over_grpc_a_connection_that_does_not_answer_is_asked_less(generator: Generator) -> None:
+    calls = Counter[str]()
+
+    async def answer(message: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        peer = context.peer()
+        calls[peer] += 1
+        if peer == next(iter(calls)):
+            await asyncio.sleep(0.4)
+        return message
+
+    with grpc_server(answer) as (port, _):
+        outcome = generator.run(grpc_plan(port, connections=5, seconds=1, rate=100))
+    assert outcome.ok.all()
+    slow, *others = calls.values()
+    # Turns alone would give it a fifth, about 20; the others have their turns.
+    assert slow <= 6 and max(others) - min(others) <= 4
 
 
 def test_over_grpc_calls_share_a_connection_but_no_more_than_the_server_allows(

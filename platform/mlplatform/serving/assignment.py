@@ -28,6 +28,7 @@ class Assignment:
     versions: by label, as {"stable": 3, "canary": 4}; a version may have several labels.
     worker: 0, 1, …; the one that replaces a dead worker has its number, and its generation's.
     http, grpc: the descriptors of listening TCP sockets, which all workers share.
+    counts: the descriptor of what they have taken of them (`balance.py`).
     reports, orders: the descriptors of the two pipes.
     low_priority: others serve meanwhile, so loading must not be felt.
     drain_s: how long a stopping worker may take to finish what it has.
@@ -40,6 +41,7 @@ class Assignment:
     generation: int
     http: int
     grpc: int | None
+    counts: int
     reports: int
     orders: int
     low_priority: bool

@@ -59,12 +59,14 @@ class Task:
     """What the workers of a generation have in common.
 
     command: what starts a worker, which reads its assignment in the environment.
-    http, grpc: see `Assignment`.  load_timeout_s: for loading, and again for opening the doors.
+    http, grpc, counts: see `Assignment`.
+    load_timeout_s: for loading, and again for opening the doors.
     """
 
     command: Sequence[str]
     http: int
     grpc: int | None
+    counts: int
     load_timeout_s: float
     drain_s: float
     status: Path
@@ -109,6 +111,7 @@ class Child:
                 generation=generation,
                 http=task.http,
                 grpc=task.grpc,
+                counts=task.counts,
                 reports=reports,
                 orders=orders,
                 low_priority=low_priority,
@@ -120,7 +123,7 @@ class Child:
                 task.command,
                 stdin=subprocess.DEVNULL,
                 env=os.environ | _ONE_THREAD | assignment.to_environment(),
-                pass_fds=(*doors, reports, orders),
+                pass_fds=(*doors, task.counts, reports, orders),
                 # A terminal's Ctrl-C is the supervisor's to answer.  Not a session of its own: the
                 # kernel shares cores by session (autogroup, man 7 sched), and a loading worker
                 # that is alone in one has half of them, however low its threads are.

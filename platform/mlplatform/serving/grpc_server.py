@@ -23,6 +23,7 @@ from functools import partial
 
 from mlplatform.serving import grpc_health, grpc_reflection
 from mlplatform.serving.accepting import Acceptor
+from mlplatform.serving.balance import Balance
 from mlplatform.serving.doors import Doors
 from mlplatform.serving.grpc_methods import Methods
 from mlplatform.serving.grpc_protocol import Answered, GrpcConnection, Site
@@ -41,6 +42,7 @@ async def serve(
     ready: Callable[[], None] | None = None,
     max_message_bytes: int | None = None,
     full: Callable[[], bool] = lambda: False,
+    balance: Balance | None = None,
 ) -> None:
     """Serve until `stopping` is set, and then until nothing is under way or `drain_s` is over.
 
@@ -51,6 +53,7 @@ async def serve(
         max_message_bytes: that are read of one; None is the doors' `max_body_bytes`.
         full: whether a hot method would refuse a call for want of room anyway, so that it need not
             be read.
+        balance: with the other workers that take connections of the socket.
     """
     names = {path.split("/")[1] for each in services for path in each}
     own = (
@@ -60,7 +63,7 @@ async def serve(
     methods = {path: method for each in (*services, *own) for path, method in each.items()}
     longest = doors.max_body_bytes if max_message_bytes is None else max_message_bytes
     site = Site(methods, doors, answered, longest, full)
-    acceptor = Acceptor(listener, partial(GrpcConnection, site))
+    acceptor = Acceptor(listener, partial(GrpcConnection, site), site.connections, balance)
     try:
         if ready is not None:
             ready()

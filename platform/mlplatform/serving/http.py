@@ -19,6 +19,7 @@ from typing import Any, cast
 import uvicorn
 
 from mlplatform.serving.accepting import Acceptor
+from mlplatform.serving.balance import Balance
 from mlplatform.serving.doors import ASGI, Doors
 from mlplatform.serving.http_protocol import Answered, HotProtocol, Routes, Site
 
@@ -31,12 +32,18 @@ class _Server(uvicorn.Server):
     """uvicorn's server, of which signals are none of its business, and which drains patiently."""
 
     def __init__(
-        self, config: uvicorn.Config, site: Site, drain_s: float, ready: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        site: Site,
+        drain_s: float,
+        ready: Callable[[], None],
+        balance: Balance | None,
     ) -> None:
         super().__init__(config)
         self._site = site
         self._drain_s = drain_s
         self._ready = ready
+        self._balance = balance
         self._acceptors: list[Acceptor] = []
 
     @contextlib.contextmanager
@@ -46,7 +53,10 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self.lifespan.startup()
         self.should_exit = self.lifespan.should_exit
-        self._acceptors = [Acceptor(listener, self._protocol) for listener in sockets or []]
+        self._acceptors = [
+            Acceptor(listener, self._protocol, self.server_state.connections, self._balance)
+            for listener in sockets or []
+        ]
         self.started = True
         self._ready()
 
@@ -91,6 +101,7 @@ async def serve(
     answered: Answered = lambda route, status, seconds: None,
     ready: Callable[[], None] = lambda: None,
     full: Callable[[], bool] = lambda: False,
+    balance: Balance | None = None,
 ) -> None:
     """Serve until `stopping` is set, and then until nothing is asked or `drain_s` is over.
 
@@ -102,6 +113,7 @@ async def serve(
         ready: called when connections are taken.
         full: whether a request of a hot route would be refused with 429 anyway, so that it need
             not be read.
+        balance: with the other workers that take connections of the sockets.
     """
     site = Site(routes, doors, answered, full)
     protocol = type("Bound", (HotProtocol,), {"site": site})
@@ -115,7 +127,7 @@ async def serve(
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
     )
-    server = _Server(config, site, drain_s, ready)
+    server = _Server(config, site, drain_s, ready, balance)
     serving = asyncio.create_task(server.serve(list(sockets)))
     stopped = asyncio.create_task(stopping.wait())
     await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)

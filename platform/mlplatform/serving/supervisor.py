@@ -16,6 +16,7 @@ One thing ends it, apart from `stop`: that at its start there is nothing it can 
 
 import asyncio
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from pathlib import Path
 
 from mlplatform.errors import NotFound, PlatformError
 from mlplatform.registry.registry import STABLE, Registry
+from mlplatform.serving.balance import shared_counts
 from mlplatform.serving.child import LoadFailed, Task
 from mlplatform.serving.fleet import Fleet
 from mlplatform.serving.listening import Address, listen, port_of
@@ -71,10 +73,12 @@ class Supervisor:
         self._settings = settings
         self._http = listen(settings.http)
         self._grpc = listen(settings.grpc) if settings.grpc else None
+        self._counts = shared_counts(settings.workers)
         task = Task(
             command=settings.command,
             http=self._http.fileno(),
             grpc=self._grpc.fileno() if self._grpc else None,
+            counts=self._counts,
             load_timeout_s=settings.load_timeout_s,
             drain_s=settings.drain_s,
             status=settings.status,
@@ -118,6 +122,7 @@ class Supervisor:
             self._http.close()
             if self._grpc is not None:
                 self._grpc.close()
+            os.close(self._counts)
             self._publish()
 
     def stop(self) -> None:

@@ -28,6 +28,7 @@ import uvloop
 
 from mlplatform.errors import PlatformError
 from mlplatform.serving.assignment import Assignment, Report
+from mlplatform.serving.balance import Balance, Door
 from mlplatform.serving.priority import raise_threads, run_low
 
 T = TypeVar("T")
@@ -63,6 +64,10 @@ class Worker:
         """As `http_socket`; None where gRPC is not served."""
         descriptor = self.assignment.grpc
         return None if descriptor is None else socket.socket(fileno=descriptor)
+
+    def balance(self, door: Door) -> Balance:
+        """What this worker has taken at a door, beside the others."""
+        return Balance(self.assignment.counts, door, self.assignment.worker)
 
     async def load_quietly(self, load: Callable[[], T]) -> T:
         """Run `load` on a thread, so that the loop hears a stop; low where others serve.

@@ -38,6 +38,7 @@ def supervising(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sup
         generation=2,
         http=0,
         grpc=0,
+        counts=0,
         reports=reports_in,
         orders=orders_out,
         low_priority=False,
