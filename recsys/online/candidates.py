@@ -113,43 +113,47 @@ def choose(  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def diverse(  # type: ignore[no-untyped-def]
-    order: NDArray[np.int64],
+def listed(  # type: ignore[no-untyped-def]
     rows: Int,
+    merit: Float,
     groups: Int,
     most: NDArray[np.int64],
     k: int,
 ):
-    """The places in `rows` of the k apps to show, `[b, k]`, in the given order; -1 for none.
+    """The places in `rows` of the k apps to show, `[b, k]`, those of highest merit first.
 
-    Going down the order an app is taken unless so many of one of its groups are there already.  If
-    the list comes up short, the best of those passed over are taken after all.
+    Place -1: there are fewer apps.  NaN comes after all other merits, and among equals the earlier
+    place is first.  Going down that order an app is taken unless so many of one of its groups are
+    there already.  If the list comes up short, the best of those passed over are taken after all.
 
     Args:
-        order: `[b, n]`, places in `rows`, the best first; those of no app last.
-        rows: `[b, n]`.
+        rows, merit: `[b, n]`.
         groups: `[apps + 1, respects]`, by row: which group an app is of, in each respect.
         most: `[respects]`, how many apps of one group.
     """
+    n = rows.shape[1]
     chosen = np.full((len(rows), k), -1, np.int64)
-    taken = np.empty(rows.shape[1], np.bool_)
+    order = np.empty(n, np.int64)
+    left, taken = np.empty(n, np.bool_), np.empty(n, np.bool_)
     seen = np.empty((k, groups.shape[1]), np.int32)
     for q in range(len(rows)):
-        taken[:] = False
+        for i in range(n):
+            left[i] = rows[q, i] != 0
         found, last = 0, 0
-        for i in range(order.shape[1]):
-            row = rows[q, order[q, i]]
-            if row == 0 or found == k:
+        while found < k:
+            place = _best(merit[q], left)
+            if place < 0:
                 break
-            last = i + 1
-            is_free = True
+            left[place] = False
+            row, is_free = rows[q, place], True
             for g in range(groups.shape[1]):
                 alike = 0
                 for j in range(found):
                     alike += seen[j, g] == groups[row, g]
                 is_free &= alike < most[g]
+            order[last], taken[last] = place, is_free
+            last += 1
             if is_free:
-                taken[i] = True
                 for g in range(groups.shape[1]):
                     seen[found, g] = groups[row, g]
                 found += 1
@@ -162,6 +166,18 @@ def diverse(  # type: ignore[no-untyped-def]
         at = 0
         for i in range(last):
             if taken[i]:
-                chosen[q, at] = order[q, i]
+                chosen[q, at] = order[i]
                 at += 1
     return chosen
+
+
+@njit(nogil=True, cache=True)
+def _best(merit, left):  # type: ignore[no-untyped-def]
+    """The first of the highest that are left, NaN below all; -1 if nothing is."""
+    best = -1
+    for i in range(len(merit)):
+        if not left[i]:
+            continue
+        if best < 0 or merit[i] > merit[best] or (np.isnan(merit[best]) and merit[i] == merit[i]):
+            best = i
+    return best

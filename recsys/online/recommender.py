@@ -236,11 +236,8 @@ class Recommender:
         if logits is not None:
             ranked = (np.isfinite(logits) | empty).all(axis=1)
             merit = np.where(ranked[:, None], logits, retrieval)
-            merit[empty] = np.nan
-        # NaN comes last, in its order: first what is popular, then what is no app.
-        order = np.argsort(-merit, axis=1, kind="stable")
         most = np.array([ceil(n * k / 10) for n in (MOST_PER_DEVELOPER, MOST_PER_CATEGORY)])
-        places = candidates.diverse(order, rows, self._groups, most, k)
+        places = candidates.listed(rows, merit, self._groups, most, k)
         none = places < 0
         flat = np.where(none, 0, places + np.arange(0, rows.size, CANDIDATES)[:, None])
         chosen = np.where(none, 0, rows.take(flat))

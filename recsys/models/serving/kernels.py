@@ -4,17 +4,50 @@ All in one file: a loop that is cached is compiled anew when its own file change
 Rows and codes are not checked here; who calls has seen that they are within the tables.
 """
 
+from typing import Any
+
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 from mlplatform.transform import hashing
 
 # Sums may be reordered; what is no number stays none, since it says that a model is broken.
 FAST = {"contract", "reassoc", "arcp", "nsz"}
 FIRST, SECOND = hashing.FIRST_MULTIPLIER, hashing.SECOND_MULTIPLIER
+LINE_BYTES = 64
 # How the left side of a cross is read: a column of the request, one of its list (whose id 0 is an
 # empty place), or a column of each of the apps of the history.
 COLUMN, LISTED, HISTORY = 0, 1, 2
+
+
+@intrinsic
+def _prefetch(_context: Any, _address: Any) -> Any:
+    """Have the line of memory at an address brought near; nothing is read, so nothing waits."""
+
+    def generate(_: Any, builder: Any, signature: Any, arguments: Any) -> None:
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+        read, keep, data = (ir.Constant(number, value) for value in (0, 3, 1))
+        builder.call(prefetch, [builder.inttoptr(arguments[0], pointer), read, keep, data])
+
+    return types.void(types.uintp), generate
+
+
+@njit(nogil=True, cache=True)
+def prefetch_row(table, row):  # type: ignore[no-untyped-def]
+    start = table.ctypes.data + row * table.strides[0]
+    for at in range(start - start % LINE_BYTES, start + table.strides[0], LINE_BYTES):
+        _prefetch(at)
+
+
+@njit(nogil=True, cache=True)
+def prefetch_rows(table, rows):  # type: ignore[no-untyped-def]
+    """Rows of a table that will be read soon, and that nothing else has read lately."""
+    for c in range(len(rows)):
+        prefetch_row(table, rows[c])
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
@@ -108,14 +141,20 @@ def deep(  # type: ignore[no-untyped-def]
     factor = np.empty((n, n_product), np.float32)
     products = np.empty((n, width), np.float32)
     last = np.empty((n, n_last), np.float32)
+    states = np.empty(n, np.int32)
     for q in range(len(rows)):
+        if q == 0:
+            prefetch_rows(app, rows[q])
+        following = min(q + 1, len(rows) - 1)
+        for c in range(n):
+            states[c] = state_of[rows[q, c]]
         # (user * app) @ product = app @ (user * product): the user's factor once a request.
         for i in range(n_product):
             for j in range(width):
                 mixed[i, j] = user[q, width + i] * product[i, j]
         for c in range(n):
-            row = rows[q, c]
-            state = state_of[row]
+            prefetch_row(app, rows[following, c])
+            row, state = rows[q, c], states[c]
             for j in range(width):
                 hidden[c, j] = user[q, j] + app[row, j] + impressions[state, j]
             for j in range(n_product):
@@ -126,7 +165,7 @@ def deep(  # type: ignore[no-untyped-def]
                 hidden[c, j] = _relu(hidden[c, j] + products[c, j])
         np.dot(hidden, kernel, last)
         for c in range(n):
-            logit = places[state_of[rows[q, c]]]
+            logit = places[states[c]]
             for j in range(n_last):
                 logit += _relu(last[c, j] + bias[j]) * out[j]
             logits[q, c] += logit
@@ -147,14 +186,16 @@ def _id_of(ids, offset, code):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
-def _weight(weights, states, n, right):  # type: ignore[no-untyped-def]
+def _weight(weights, has_weight, states, n, right):  # type: ignore[no-untyped-def]
     """The sum of the weights of `n` crosses with one right side."""
     total = np.float32(0)
     buckets = len(weights)
     power = (buckets & (buckets - 1)) == 0  # then a mask is the remainder, and far cheaper
     for i in range(n):
         mixed = mix(states[i], right)
-        total += weights[mixed & (buckets - 1) if power else mixed % buckets]
+        bucket = mixed & (buckets - 1) if power else mixed % buckets
+        if has_weight[bucket >> 3] >> (bucket & 7) & 1:
+            total += weights[bucket]
     return total
 
 
@@ -167,6 +208,7 @@ def wide(  # type: ignore[no-untyped-def]
     app_codes,
     own,
     weights,
+    has_weight,
     request_ids,
     request_offsets,
     app_ids,
@@ -183,6 +225,7 @@ def wide(  # type: ignore[no-untyped-def]
 
     The hash takes the left side first: its state is kept, by the column on the right that is to
     end it.  A right side of few codes (`right_codes`, else 0) is ended once a code and request.
+    Most weights are 0, of which a bit in `has_weight`, `[buckets / 8]`, says so.
     """
     n_right = len(right_column)
     most = 0 if n_right == 0 else np.max(right_codes)
@@ -191,6 +234,9 @@ def wide(  # type: ignore[no-untyped-def]
     sums = np.empty((n_right, most), np.float32)
     summed = np.full((n_right, most), -1, np.int64)  # the request for which `sums` holds
     for q in range(len(rows)):
+        prefetch_rows(app_codes, rows[q])
+        for c in range(rows.shape[1]):
+            logits[q, c] += own[rows[q, c]]
         count[:] = 0
         for i in range(len(left_salt)):
             column, right = left_column[i], left_right[i]
@@ -210,17 +256,19 @@ def wide(  # type: ignore[no-untyped-def]
                 count[right] += 1
         for c in range(rows.shape[1]):
             row = rows[q, c]
-            logit = own[row]
+            logit = np.float32(0)
             for right in range(n_right):
                 column = right_column[right]
                 code = app_codes[row, column]
                 if right_codes[right] == 0:
                     value = _id_of(app_ids, app_offsets[column], code)
-                    logit += _weight(weights, states[right], count[right], value)
+                    logit += _weight(weights, has_weight, states[right], count[right], value)
                     continue
                 if summed[right, code] != q:
                     value = _id_of(app_ids, app_offsets[column], code)
-                    sums[right, code] = _weight(weights, states[right], count[right], value)
+                    sums[right, code] = _weight(
+                        weights, has_weight, states[right], count[right], value
+                    )
                     summed[right, code] = q
                 logit += sums[right, code]
             logits[q, c] += logit

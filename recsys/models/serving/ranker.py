@@ -83,6 +83,8 @@ class ServedWide:
             self.impression_salts,
         )
         own = self.own + known[impressions.state_of]
+        # Few have one, and the bits of all stay in a core's own cache, where the weights would not.
+        has_weight = np.packbits(self.weights != 0, bitorder="little")
 
         def add(logits: Float, codes: Int, history: Int, rows: Int) -> None:
             kernels.wide(
@@ -93,6 +95,7 @@ class ServedWide:
                 app_codes,
                 own,
                 self.weights,
+                has_weight,
                 self.request_ids,
                 self.request_offsets,
                 self.app_ids,

@@ -1,6 +1,6 @@
 """The compiled loops of the request path against plain Python of a few lines."""
 
-from math import isnan, nan
+from math import inf, isnan, nan
 
 import numpy as np
 import pytest
@@ -108,15 +108,17 @@ def test_a_list_is_the_best_within_every_groups_share_and_the_rest_if_it_is_shor
     rng = np.random.default_rng(seed)
     b, n, n_apps = 3, 14, 30
     rows = np.stack([rng.permutation(n_apps)[:n] + 1 for _ in range(b)]).astype(np.int32)
-    order = np.stack([rng.permutation(n) for _ in range(b)])
-    for q in range(b):  # the last of the order are empty
-        rows[q, order[q, int(rng.integers(0, n + 1)) :]] = 0
+    rows[rng.random((b, n)) < rng.random((b, 1))] = 0
+    merit = rng.integers(-3, 4, (b, n)).astype(np.float32)  # many are equal
+    merit[rng.random((b, n)) < 0.2] = nan
     groups = rng.integers(0, 4, (n_apps + 1, 2), np.int32)
     most = np.array([per_first, per_second])
-    chosen = candidates.diverse(order, rows, groups, most, k)
+    chosen = candidates.listed(rows, merit, groups, most, k)
     for q in range(b):
+        of = [-inf if isnan(x) else x for x in merit[q].tolist()]
+        order = sorted(range(n), key=of.__getitem__, reverse=True)  # equals stay as they are
         assert chosen[q].tolist() == listed_by_hand(
-            order[q].tolist(), rows[q].tolist(), groups.tolist(), most.tolist(), k
+            order, rows[q].tolist(), groups.tolist(), most.tolist(), k
         )
 
 
