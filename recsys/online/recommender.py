@@ -84,7 +84,7 @@ class Recommender:
         )
         fresh = (age >= 0) & (age <= FRESH_DAYS)
         self._fresh = _rows(np.flatnonzero(fresh))
-        self._fresh_vectors = np.ascontiguousarray(bundle.vectors[fresh])
+        self._fresh_blocks = candidates.in_blocks(bundle.vectors[fresh])
         self._popular = _rows(np.argsort(-installs, kind="stable"))
         catalogue = bundle.catalogue
         self._min_os = _by_row(catalogue["min_os"].to_numpy().astype(np.float32))
@@ -213,7 +213,9 @@ class Recommender:
         at, scores = self.bundle.index.search(query, indexed)
         if not n_fresh:
             return _rows(at), scores
-        fresh_at, fresh_scores = candidates.nearest(query, self._fresh_vectors, n_fresh)
+        fresh_at, fresh_scores = candidates.nearest(
+            query, self._fresh_blocks, len(self._fresh), n_fresh
+        )
         fresh = np.where(fresh_at < 0, 0, self._fresh[fresh_at])
         rows = np.concatenate([fresh, _rows(at)], axis=1)
         return rows, np.concatenate([fresh_scores, scores], axis=1)

@@ -20,7 +20,7 @@ def test_the_nearest_vectors_are_those_of_the_highest_product(seed: int, n: int,
     # Small whole numbers: products are exact, and many are equal.
     vectors = rng.integers(-3, 4, (n, 5)).astype(np.float32)
     queries = rng.integers(-3, 4, (3, 5)).astype(np.float32)
-    at, scores = candidates.nearest(queries, vectors, k)
+    at, scores = candidates.nearest(queries, candidates.in_blocks(vectors), n, k)
     for q, query in enumerate(queries.tolist()):
         products = [sum(a * b for a, b in zip(query, v, strict=True)) for v in vectors.tolist()]
         best = sorted(range(n), key=lambda i: (-products[i], i))[:k]
@@ -30,9 +30,10 @@ def test_the_nearest_vectors_are_those_of_the_highest_product(seed: int, n: int,
 
 def test_a_product_that_is_no_number_is_not_near() -> None:
     vectors = np.array([[1], [np.nan], [2]], np.float32)
-    at, _ = candidates.nearest(np.array([[1]], np.float32), vectors, 3)
+    blocks = candidates.in_blocks(vectors)
+    at, _ = candidates.nearest(np.array([[1]], np.float32), blocks, 3, 3)
     assert at.tolist() == [[2, 0, -1]]
-    at, _ = candidates.nearest(np.array([[np.nan]], np.float32), vectors, 3)
+    at, _ = candidates.nearest(np.array([[np.nan]], np.float32), blocks, 3, 3)
     assert at.tolist() == [[-1, -1, -1]]
 
 
