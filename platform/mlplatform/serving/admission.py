@@ -1,10 +1,17 @@
 """Admission: how many may wait, so that whoever is let in is served in time.
 
-Enters: what served items cost, as it is measured.  Leaves: yes, or an error that says when to come
-again.  A queue of L items that each take s seconds is a wait of L * s (Little's law: J. D. C.
-Little, A Proof for the Queuing Formula L = lambda W, 1961), so L is held at target / s.  What is
-over it is refused at once, while refusing is cheap: to compute an answer that comes too late would
-take the time of one that does not (Adaptive concurrency: Netflix, Performance Under Load, 2018).
+Enters: what served items cost, as it is measured, and how many waited.  Leaves: yes, or an error
+that says when to come again.  A queue of L items that each take s seconds is a wait of L * s
+(Little's law: J. D. C. Little, A Proof for the Queuing Formula L = lambda W, 1961), so L is held at
+a wait / s.  What is over it is refused at once, while refusing is cheap: to compute an answer that
+comes too late would take the time of one that does not (Adaptive concurrency: Netflix, Performance
+Under Load, 2018).
+
+A queue that is long for a moment has met a burst, or the machine stood still, and is soon worked
+off; one that stays long has met more than can be served, and then its length helps nobody
+(K. Nichols and V. Jacobson, Controlling Queue Delay, 2012).  So a long wait is allowed until the
+queue has stood for `patience_s`, and from then on a short one, until the queue has been shorter by
+itself for as long: clients, too, stand still for a moment.
 """
 
 from mlplatform.errors import InvalidArgument, ResourceExhausted
@@ -28,26 +35,39 @@ class Admission:
     `_SURPRISE` times as long as usual.  A lasting change is followed within ten batches.
     """
 
-    def __init__(self, target_s: float = 0.03, floor: int = 16, cap: int = 1024) -> None:
+    def __init__(
+        self,
+        target_s: float = 0.01,
+        burst_s: float = 0.1,
+        patience_s: float = 0.25,
+        floor: int = 16,
+        cap: int = 1024,
+    ) -> None:
         """
         Args:
-            target_s: the longest acceptable wait in the queue, seconds.
+            target_s: the longest acceptable wait in a queue that stands, seconds.
+            burst_s: the longest acceptable wait in one that does not.
+            patience_s: how long it may be longer than that until it counts as standing.
             floor: let so many wait whatever they cost: a full batch, or costs cannot be measured.
             cap: let no more than this wait, however cheap they are.
 
         Raises:
-            InvalidArgument: a wait that is not positive, or not 1 <= floor <= cap.
+            InvalidArgument: not 0 < target_s <= burst_s, or not 1 <= floor <= cap.
         """
-        if not (target_s > 0 and 1 <= floor <= cap):
+        if not (0 < target_s <= burst_s and 1 <= floor <= cap):
             raise InvalidArgument(
-                "admission: expected target_s > 0 and 1 <= floor <= cap, "
-                f"got target_s {target_s}, floor {floor}, cap {cap}"
+                "admission: expected 0 < target_s <= burst_s and 1 <= floor <= cap, "
+                f"got target_s {target_s}, burst_s {burst_s}, floor {floor}, cap {cap}"
             )
         self.limit = floor
         self._target_s = target_s
+        self._burst_s = burst_s
+        self._patience_s = patience_s
         self._floor = floor
         self._cap = cap
         self._item_s: float | None = None
+        self._short = floor  # the limit on a queue that stands
+        self._stood_s = 0.0  # for how long the queue has been longer, less for how long it was not
 
     def admit(self, waiting: int) -> None:
         """Let one more in behind `waiting` others.
@@ -61,13 +81,16 @@ class Admission:
                 self._target_s,
             )
 
-    def observe(self, items: int, seconds: float, full: bool = True) -> None:
+    def observe(self, items: int, seconds: float, queued: int, full: bool = True) -> None:
         """`items`, at least 1, left the queue in `seconds` in which it was never empty.
 
         Args:
+            queued: how many there were, themselves included, when they left it.
             full: whether the batch was as large as one may be.  A smaller one's items cost more
                 each than a crowd's would, so they are an upper bound and no measure.
         """
+        stood_s = self._stood_s + (seconds if queued >= self._short else -seconds)
+        self._stood_s = min(max(stood_s, 0.0), 2 * self._patience_s)
         item_s = seconds / items
         average = self._item_s
         if average is not None and full:
@@ -75,4 +98,9 @@ class Admission:
         elif average is not None:
             item_s = min(average, item_s)
         self._item_s = item_s = max(item_s, 1e-9)
-        self.limit = max(self._floor, min(self._cap, int(self._target_s / item_s)))
+        self._short = self._limit_of(self._target_s / item_s)
+        stands = self._stood_s > self._patience_s
+        self.limit = self._short if stands else self._limit_of(self._burst_s / item_s)
+
+    def _limit_of(self, items: float) -> int:
+        return max(self._floor, min(self._cap, int(items)))

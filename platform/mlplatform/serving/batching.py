@@ -115,7 +115,7 @@ class Batcher(Generic[Q, A]):
             self._schedule()
 
     def _batch(self) -> None:
-        started = self._clock()
+        started, queued = self._clock(), len(self._queue)
         batch, late = self._take(started)
         answers = self._answers([item for item, _, _, _ in batch]) if batch else []
         ended = self._clock()
@@ -123,7 +123,7 @@ class Batcher(Generic[Q, A]):
             # While others wait, the seconds between two batches are the cost too: reading and
             # writing requests, or another process on the core.
             full = len(batch) == self._most_at_once
-            self._admission.observe(len(batch), ended - self._busy_since, full)
+            self._admission.observe(len(batch), ended - self._busy_since, queued, full)
         self._busy_since = ended
         for (_, _, done, _), answer in zip(batch, answers, strict=True):
             _tell(done, answer)

@@ -10,9 +10,9 @@ from mlplatform.serving.admission import Admission, TooMany
 
 def settled(seconds: float, items: int = 8) -> Admission:
     """After many batches that cost the same."""
-    admission = Admission(target_s=0.03, floor=2, cap=1000)
+    admission = Admission(target_s=0.03, burst_s=0.03, floor=2, cap=1000)
     for _ in range(50):
-        admission.observe(items, seconds)
+        admission.observe(items, seconds, items)
     return admission
 
 
@@ -30,7 +30,7 @@ def test_before_anything_is_measured_as_many_as_the_floor_may_wait() -> None:
 
 
 def test_who_is_refused_is_told_when_to_come_again() -> None:
-    admission = Admission(target_s=0.5, floor=1, cap=1)
+    admission = Admission(target_s=0.5, burst_s=1, floor=1, cap=1)
     with pytest.raises(TooMany, match="1 requests wait already") as caught:
         admission.admit(1)
     assert caught.value.retry_after_s == 0.5
@@ -41,32 +41,32 @@ def test_who_is_refused_is_told_when_to_come_again() -> None:
 def test_the_limit_stays_between_floor_and_cap(seconds: float, limit: int) -> None:
     admission = Admission(floor=4, cap=64)
     for _ in range(50):
-        admission.observe(8, seconds)
+        admission.observe(8, seconds, 8)
     assert admission.limit == limit
 
 
 def test_one_stall_counts_as_four_times_the_usual_however_long_it_was() -> None:
     # With a weight of 0.2: 0.8 + 0.2 * 4 = 1.6 times the average, so 240 / 1.6 = 150.
     short, long = settled(0.001), settled(0.001)
-    short.observe(8, 0.004)
-    long.observe(8, 10.0)
+    short.observe(8, 0.004, 8)
+    long.observe(8, 10.0, 8)
     assert short.limit == long.limit and short.limit in (149, 150)
 
 
 def test_a_lasting_change_is_followed_within_ten_batches() -> None:
     slower, faster = settled(0.001), settled(0.008)
     for _ in range(10):
-        slower.observe(8, 0.002)
-        faster.observe(8, 0.001)
+        slower.observe(8, 0.002, 8)
+        faster.observe(8, 0.001, 8)
     assert slower.limit == pytest.approx(120, rel=0.15)  # of 240
     assert faster.limit == pytest.approx(30 * 8 / (1 + 7 * 0.8**10), rel=0.02)
 
 
 def test_small_batches_only_ever_raise_the_limit() -> None:
     admission = settled(0.001)  # 0.125 ms each
-    admission.observe(1, 0.002, full=False)  # dear, as one alone is
+    admission.observe(1, 0.002, 1, full=False)  # dear, as one alone is
     assert admission.limit in (239, 240)
-    admission.observe(2, 0.0002, full=False)  # 0.1 ms each: no full batch's items cost more
+    admission.observe(2, 0.0002, 2, full=False)  # 0.1 ms each: no full batch's items cost more
     assert admission.limit in (299, 300)
 
 
@@ -75,15 +75,43 @@ def test_small_batches_only_ever_raise_the_limit() -> None:
 def test_the_limit_is_what_costs_between_the_smallest_and_the_largest_seen_allow(
     batches: list[tuple[int, float, bool]],
 ) -> None:
-    admission = Admission(target_s=0.03, floor=2, cap=500)
+    admission = Admission(target_s=0.03, burst_s=0.03, floor=2, cap=500)
     for items, seconds, full in batches:
-        admission.observe(items, seconds, full)
+        admission.observe(items, seconds, items, full)
     costs = [max(seconds / items, 1e-9) for items, seconds, _ in batches]
     least, most = (min(500.0, max(2.0, 0.03 / cost)) for cost in (max(costs), min(costs)))
     assert least - 1 <= admission.limit <= most + 1
 
 
-@pytest.mark.parametrize("wrong", [{"target_s": 0.0}, {"floor": 0}, {"floor": 9, "cap": 8}])
+def waiting(queued: int, batches: int, admission: Admission | None = None) -> Admission:
+    """After so many batches of 10 ms, each of 10 of so many that waited: 1 ms an item."""
+    admission = admission or Admission(target_s=0.02, burst_s=0.1, patience_s=0.25, floor=10)
+    for _ in range(batches):
+        admission.observe(10, 0.01, queued)
+    return admission
+
+
+def test_a_queue_may_be_long_for_a_moment_and_not_for_long() -> None:
+    assert waiting(90, 1).limit == 100  # 100 ms of 1 ms each
+    assert waiting(90, 24).limit == 100  # for 240 ms, though it is never shorter
+    assert waiting(90, 26).limit == 20  # 20 ms
+    assert waiting(19, 1000).limit == 100  # never as long as would be too long
+
+
+def test_a_queue_that_has_been_short_for_as_long_may_be_long_again() -> None:
+    standing = waiting(20, 1000)
+    assert standing.limit == 20
+    assert waiting(19, 24, standing).limit == 20
+    assert waiting(19, 2, standing).limit == 100
+    assert waiting(90, 10, standing).limit == 20  # 260 ms short, and 100 long: it stands again
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"target_s": 0.0}, {"target_s": 0.2, "burst_s": 0.1}, {"floor": 0}, {"floor": 9, "cap": 8}],
+)
 def test_settings_that_let_nobody_in_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(InvalidArgument, match="expected target_s > 0 and 1 <= floor <= cap"):
+    with pytest.raises(
+        InvalidArgument, match="expected 0 < target_s <= burst_s and 1 <= floor <= cap"
+    ):
         Admission(**wrong)

@@ -33,7 +33,7 @@ class Bench:
     failure: Exception | None = None
 
     def __post_init__(self) -> None:
-        admission = Admission(target_s=0.03, floor=self.limit, cap=self.limit)
+        admission = Admission(floor=self.limit, cap=self.limit)
         self.batcher: Batcher[int, int] = Batcher(
             self.run, self.most_at_once, admission, self.ready.append, self.ran.append,
             lambda: self.now,
@@ -223,8 +223,8 @@ def test_while_others_wait_the_time_between_batches_is_part_of_their_cost() -> N
     costs: list[tuple[int, float, bool]] = []
 
     class Noted(Admission):
-        def observe(self, items: int, seconds: float, full: bool = True) -> None:
-            costs.append((items, seconds, full))
+        def observe(self, items: int, seconds: float, queued: int, full: bool = True) -> None:
+            costs.append((items, seconds, queued, full))
 
     bench, told = Bench(), list[Any]()
     batcher: Batcher[int, int] = Batcher(
@@ -239,7 +239,11 @@ def test_while_others_wait_the_time_between_batches_is_part_of_their_cost() -> N
     bench.now += 50.0  # nobody waits: that costs nothing
     batcher.submit(3, LATER, told.append)
     bench.turn()
-    assert costs == [(2, 1.0 + COST_S, True), (1, 2.0 + COST_S, False), (1, COST_S, False)]
+    assert costs == [
+        (2, 1.0 + COST_S, 3, True),
+        (1, 2.0 + COST_S, 1, False),
+        (1, COST_S, 1, False),
+    ]
 
 
 def test_closing_finishes_what_waits_and_refuses_what_comes() -> None:

@@ -235,7 +235,7 @@ class TestRefusals:
             assert "x-deadline-ms: expected a whole number" in answer.json()["error"]
 
     def test_more_than_can_be_served_is_refused_at_once(self, transform: Transform) -> None:
-        with serving(transform, Admission(target_s=1e-6, floor=1, cap=1)) as served:
+        with serving(transform, Admission(floor=1, cap=1)) as served:
             body = {"requests": [{"user_id": user} for user in range(40)]}
             outcomes = served.post(body, f"{RECOMMEND}/batch").json()["outcomes"]
             refused = [one for one in outcomes if "error" in one]
