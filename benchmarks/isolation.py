@@ -14,6 +14,7 @@ import signal
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -48,13 +49,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Round:
-    """Latencies of one round, by percent, in ms; how long it loaded, and how many failed."""
+    """Latencies of one round, by percent, in ms; how long it loaded; how many failed, by kind."""
 
     idle: dict[float, float]
     loading: dict[float, float]
     load_s: float
     requests: int
-    errors: int
+    errors: Counter[str]
 
 
 Load = Callable[[], None]  # load a version, and return when that is done
@@ -129,7 +130,7 @@ def run_rounds(
                 {percent: percentile(latency_ms, percent) for percent in PERCENTS},
                 load_s=end - _TURN_S - begin,
                 requests=len(latency_ms),
-                errors=sum(int((~one.ok).sum()) for one in (idle, *runs)),
+                errors=sum((Counter(one.errors()) for one in (idle, *runs)), Counter()),
             )
         )
     return rounds
@@ -170,4 +171,7 @@ def add_rounds(result: Result, way: str, rounds: Sequence[Round]) -> None:
         figures[f"{name}, times idle's"] = median(quotients)
     figures[f"{way}: a load, median, s"] = median(one.load_s for one in rounds)
     figures[f"{way}: requests while it loads"] = sum(one.requests for one in rounds)
-    figures[f"{way}: errors"] = sum(one.errors for one in rounds)
+    errors = sum((one.errors for one in rounds), Counter[str]())
+    figures[f"{way}: errors"] = errors.total()
+    for kind, count in errors.items():
+        figures[f"{way}: {kind}"] = count
