@@ -65,6 +65,7 @@ def measure_on(workspace: Path, settings: Settings) -> Result:
         cpu = served.cpu_seconds()
         at_peak = len(load(peak, settings.confirm_s)) * (1 + _WARM_UP_S / settings.confirm_s)
         at_peak /= served.cpu_seconds() - cpu
+        more.run(served.plan("http", during, SHARE * peak, _WARM_UP_S))  # its process is there now
         seconds = settings.before_s + settings.burst_s + settings.after_s
         running = usual.start(served.plan("http", before, SHARE * peak, seconds, seed=2))
         time.sleep(settings.before_s)

@@ -54,16 +54,12 @@ class Generation:
     async def take_over(self) -> None:
         """Start the workers, and return when all serve; none opens its doors before all are ready.
 
-        Where others serve they load one after another: two at once would be felt more.
-
         Raises:
             LoadFailed: one of them did not come so far.
         """
         for worker in range(len(self.restarts)):
             self._children.append(self._start(worker, low_priority=self._low_priority))
-            self._changed()
-            if self._low_priority:
-                await self._children[worker].load()
+        self._changed()
         await asyncio.gather(*(child.load() for child in self._children))
         await asyncio.gather(*(child.open() for child in self._children))
         self._keepers = [asyncio.create_task(self._keep(i)) for i in range(len(self.restarts))]

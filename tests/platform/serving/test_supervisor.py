@@ -123,7 +123,7 @@ def test_a_generation_that_still_loads_is_dropped_when_the_label_moves_on(tmp_pa
     with server(tmp_path, "one") as running:
         running.wait_for(stable=1)
         running.push("waiting")
-        wait_until(lambda: len(running.pids()) == 3, "2 loads")
+        wait_until(lambda: len(running.pids()) == 4, "2 loads")
         assert running.status().versions[2].state is State.LOADING
         loading = running.pids()[2:]
         running.registry.rollback("stable")
@@ -189,7 +189,7 @@ def test_workers_end_when_their_supervisor_is_killed(word: str, tmp_path: Path) 
     with server(tmp_path, word, drain_s=0.5) as running:
         running.wait_for(stable=1)
         running.push("waiting")
-        wait_until(lambda: len(running.pids()) == 3, "2 loads beside 1")
+        wait_until(lambda: len(running.pids()) == 4, "2 loads beside 1")
         wait_until(lambda: running.loads() == [1, 2], "its load has begun")
         running.process.kill()
         for pid in running.pids():
