@@ -4,9 +4,9 @@ The peak is searched first, as `serving` does but in less time.  Then a generato
 it all the while, and another adds the rest of five peaks for a minute.  The first one tells how the
 server was before, and how soon it is so again.  Good answers are those within 50 ms, of both.
 
-The generators run on the server's cores, and to ask for five peaks takes them five times the time:
-what is left cannot serve the whole peak.  So good answers are also told a second of the processor
-time that the server did get, beside what it makes of a second at the peak.  That is its own doing.
+The generators run on the server's cores, and take more of them than at the peak.  So good answers
+are also told a second of the processor time that the server did get, beside what it makes of a
+second at the peak.  That is its own doing.
 """
 
 import os

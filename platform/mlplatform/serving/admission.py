@@ -47,7 +47,7 @@ class Admission:
         Args:
             target_s: the longest acceptable wait in a queue that stands, seconds.
             burst_s: the longest acceptable wait in one that does not.
-            patience_s: how long it may be longer than that until it counts as standing.
+            patience_s: how long a queue may wait longer than `target_s` until it stands.
             floor: let so many wait whatever they cost: a full batch, or costs cannot be measured.
             cap: let no more than this wait, however cheap they are.
 

@@ -37,12 +37,6 @@ def listen(address: Address) -> socket.socket:
     return made
 
 
-def address_of(bound: socket.socket) -> str:
-    """`host:port`, an IPv6 host in brackets."""
-    host, port = bound.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def port_of(bound: socket.socket) -> int:
     return int(bound.getsockname()[1])
 

@@ -10,7 +10,7 @@ import grpc
 from mlplatform.serving.doors import Doors
 from mlplatform.serving.grpc_methods import Methods
 from mlplatform.serving.grpc_server import serve
-from mlplatform.serving.listening import address_of, listen
+from mlplatform.serving.listening import listen, port_of
 
 LIMIT_S = 60
 
@@ -21,7 +21,7 @@ def channel_to(services: Sequence[Methods]) -> Iterator[grpc.Channel]:
     loop, stopping = asyncio.new_event_loop(), asyncio.Event()
     opened = threading.Event()
     with listen(("127.0.0.1", 0)) as listener:
-        address = address_of(listener)
+        address = f"127.0.0.1:{port_of(listener)}"
         serving = serve(listener, services, Doors(), stopping, 0.0, ready=opened.set)
         thread = threading.Thread(target=loop.run_until_complete, args=[serving])
         thread.start()

@@ -19,7 +19,7 @@ from mlplatform.serving.admission import TooMany
 from mlplatform.serving.doors import Doors
 from mlplatform.serving.grpc_methods import Context, Reply, hot, service, streaming, unary
 from mlplatform.serving.grpc_server import serve
-from mlplatform.serving.listening import address_of, listen
+from mlplatform.serving.listening import listen, port_of
 
 LIMIT_S = 20.0
 SERVICE = "test.Words"
@@ -121,7 +121,7 @@ def serving(
 
     async def main() -> None:
         with listen(("127.0.0.1", 0)) as listener:
-            address = address_of(listener)
+            address = f"127.0.0.1:{port_of(listener)}"
             loop, stopping = asyncio.get_running_loop(), asyncio.Event()
             with grpc.insecure_channel(address) as channel:
                 served = Served(channel, address, loop, stopping, asyncio.Event(), ended)

@@ -27,7 +27,7 @@ from mlplatform.serving.admission import TooMany
 from mlplatform.serving.doors import Doors, Keys, RateLimit
 from mlplatform.serving.grpc_methods import status_of
 from mlplatform.serving.grpc_server import serve
-from mlplatform.serving.listening import address_of, listen
+from mlplatform.serving.listening import listen, port_of
 from tests.platform.serving.grpc_served import KEY, LIMIT_S, SERVICE, serving, until
 from tests.platform.serving.small_grpc import METHOD
 
@@ -186,7 +186,7 @@ def test_a_call_that_takes_longer_than_draining_may_is_cut_off() -> None:
 
 def test_no_call_fails_while_one_of_two_servers_at_an_address_drains() -> None:
     with listen(("127.0.0.1", 0)) as listener:
-        address, descriptor = address_of(listener), listener.fileno()
+        address, descriptor = f"127.0.0.1:{port_of(listener)}", listener.fileno()
         servers = [
             subprocess.Popen(
                 [sys.executable, "-m", "tests.platform.serving.small_grpc", str(descriptor)],

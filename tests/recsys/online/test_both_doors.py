@@ -24,7 +24,7 @@ from mlplatform.errors import Unavailable
 from mlplatform.serving import grpc_server, http
 from mlplatform.serving.admission import Admission
 from mlplatform.serving.doors import Doors
-from mlplatform.serving.listening import address_of, listen, port_of
+from mlplatform.serving.listening import listen, port_of
 from mlplatform.transform.transform import Transform
 from recsys.online import recommendations_pb2 as messages
 from recsys.online.answering import Answering, Arm
@@ -99,7 +99,7 @@ def serving(transform: Transform, admission: Admission | None = None) -> Iterato
     )
     listener, port = listen(("127.0.0.1", 0)), listen(("127.0.0.1", 0))
     served = Served(
-        f"http://127.0.0.1:{port_of(listener)}", grpc.insecure_channel(address_of(port))
+        f"http://127.0.0.1:{port_of(listener)}", grpc.insecure_channel(f"127.0.0.1:{port_of(port)}")
     )
 
     def keep(events: Sequence[Event]) -> None:
