@@ -58,7 +58,9 @@ def test_two_workers_killed_and_started_again_learn_what_one_process_does(
         {"output": str(tmp_path / name), "checkpoints": checkpoints} for name in ("zero", "one")
     ]
     killed = [end(one) for one in start_workers(*({**one, "kill_at": 41} for one in given))]
-    assert [code for code, _ in killed] == [-signal.SIGKILL] * 2, killed
+    codes = {code for code, _ in killed}
+    # One may still hear that the other is gone, and end by itself, before its own kill.
+    assert -signal.SIGKILL in codes and 0 not in codes, killed
     done = [end(one) for one in start_workers(*given)]
     assert [code for code, _ in done] == [0, 0], done
     facts = [json.loads((tmp_path / name / "rows.json").read_text()) for name in ("zero", "one")]
