@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from mlplatform.errors import InvalidArgument, PlatformError, Unavailable
 from mlplatform.serving.doors import Headers, refusal
-from mlplatform.serving.http_protocol import Reply, Routes
+from mlplatform.serving.http_exchange import Reply, Routes
 from recsys.online.calls import DEADLINE_S, Calls
 from recsys.online.contract import (
     Accepted,

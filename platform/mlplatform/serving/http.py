@@ -2,7 +2,7 @@
 
 Enters: sockets that listen, an app, hot routes, doors.  Leaves: answers.  A hot route's handler is
 called in the loop, with the whole body, and replies when it has the answer: no task, no scope, no
-events, one write (`http_protocol.py`).
+events, one write (`http_protocol.py`, `http_exchange.py`).
 
 Draining: no new connections; on the others the next answer says `Connection: close`.  One that is
 quiet for `_QUIET_S` is closed: a client may be sending at just that moment, and would meet a reset,
@@ -21,7 +21,8 @@ import uvicorn
 from mlplatform.serving.accepting import Acceptor
 from mlplatform.serving.balance import Balance
 from mlplatform.serving.doors import ASGI, Doors
-from mlplatform.serving.http_protocol import Answered, HotProtocol, Routes, Site
+from mlplatform.serving.http_exchange import Answered, Routes, Site
+from mlplatform.serving.http_protocol import HotProtocol
 
 KEEP_ALIVE_S = 75  # that an idle connection stays open; longer than clients' pools keep theirs
 _POLL_S = 0.02

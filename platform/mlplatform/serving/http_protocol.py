@@ -14,204 +14,16 @@ body.
 """
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mlplatform.errors import InvalidArgument, PlatformError
-from mlplatform.serving.admission import TooMany
-from mlplatform.serving.doors import Doors, Headers, refusal
-
-logger = logging.getLogger(__name__)
-
-
-class Reply(Protocol):
-    """Answers one request, in JSON; called once, at once or later, in the loop's thread."""
-
-    def __call__(
-        self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
-    ) -> None: ...
-
-
-Handler = Callable[[bytes, Headers, Reply], None]  # body, headers, reply
-Routes = Mapping[tuple[str, str], Handler]  # by method and path, as sent: no pattern, no escape
-Answered = Callable[[str, int, float], None]  # route, status, seconds since its first byte
-
-
-_NO_ROOM = refusal(TooMany("the server is overloaded; try again later", 1.0))
-
-
-class Site:
-    """What the connections of one server share."""
-
-    def __init__(
-        self, routes: Routes, doors: Doors, answered: Answered, full: Callable[[], bool]
-    ) -> None:
-        self.routes = {
-            (method.encode(), path.encode()): (path, handler)
-            for (method, path), handler in routes.items()
-        }
-        self.doors = doors
-        self.answered = answered
-        self.full = full
-        self.draining = False
-        self._heads: dict[int, bytes] = {}
-        self._defaults: list[tuple[bytes, bytes]] = []
-
-    def head(self, status: int, defaults: list[tuple[bytes, bytes]]) -> bytes:
-        """All of an answer's head before its length; `defaults` is a new list every second."""
-        if defaults is not self._defaults:
-            self._defaults = defaults
-            self._heads.clear()
-        head = self._heads.get(status)
-        if head is None:
-            lines = _lines([*defaults, (b"content-type", b"application/json")])
-            head = self._heads[status] = STATUS_LINE[status] + lines + b"content-length: "
-        return head
-
-    def turned_away(self, defaults: list[tuple[bytes, bytes]], keep_alive: bool) -> bytes:
-        """The whole answer to a request for which there is no room."""
-        key = -1 if keep_alive else -2
-        head = self.head(_NO_ROOM[0], defaults)
-        whole = self._heads.get(key)
-        if whole is None:
-            _, body, headers = _NO_ROOM
-            lines = _lines(headers) + (b"" if keep_alive else b"connection: close\r\n")
-            whole = self._heads[key] = b"%b%d\r\n%b\r\n%b" % (head, len(body), lines, body)
-        return whole
-
-
-class _Exchange:
-    """One request of a hot route and its answer: uvicorn's `RequestResponseCycle`, for its parser.
-
-    The public attributes are those that the protocol knows of.
-    """
-
-    message_event = asyncio.Event()  # set when the client leaves; nobody waits for it
-
-    __slots__ = (
-        "_began", "_expects", "_handler", "_headers", "_no_body", "_parts", "_path", "_protocol",
-        "_refused", "_turn", "disconnected", "keep_alive", "more_body", "response_complete",
-    )  # fmt: skip
-
-    def __init__(self, protocol: "HotProtocol", path: str, handler: Handler) -> None:
-        parser, site = protocol.parser, protocol.site
-        self._protocol = protocol
-        self._path = path
-        self._handler = handler
-        self._headers = dict(protocol.headers)
-        self._began = protocol.since
-        method = parser.get_method()
-        self._no_body = method == b"HEAD"
-        self._expects = self._headers.get(b"expect", b"").lower() == b"100-continue"
-        self._parts: list[bytes] = []
-        self._turn = False
-        self._refused: PlatformError | None = None
-        self.disconnected = False
-        self.more_body = True
-        self.response_complete = False
-        self.keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0"
-        try:
-            remote = protocol.client[0] if protocol.client else ""
-            site.doors.admit(method, path, self._headers, remote)
-        except PlatformError as error:
-            self._refused = error
-            # A client that waits to be told to send its body may now send it, or not.
-            self.keep_alive = self.keep_alive and not self._expects
-
-    def take_turn(self) -> None:
-        """Nothing is before it any more."""
-        self._turn = True
-        if self._protocol.transport.is_closing():
-            return
-        if self._refused is not None:
-            self._fail(self._refused)
-        elif not self.more_body:
-            self._handle()
-        elif self._expects:
-            self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def feed(self, part: bytes) -> None:
-        if self._refused is None and not self.response_complete:
-            self._parts.append(part)
-
-    def complete(self) -> None:
-        self.more_body = False
-        if self._turn and not self.response_complete:
-            self._handle()
-
-    def _handle(self) -> None:
-        try:
-            self._handler(b"".join(self._parts), self._headers, self)
-        except PlatformError as error:
-            self._fail(error)
-        except Exception:
-            logger.exception("%s failed", self._path)
-            self._fail(PlatformError("the request failed; the server's log says why"))
-
-    def _fail(self, error: PlatformError) -> None:
-        if not self.response_complete:
-            self(*refusal(error))
-
-    def __call__(
-        self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
-    ) -> None:
-        if self.response_complete:
-            raise RuntimeError(f"{self._path}: a second reply to one request")
-        self.response_complete = True
-        protocol = self._protocol
-        site, transport = protocol.site, protocol.transport
-        site.answered(self._path, status, time.monotonic() - self._began)
-        if transport.is_closing():  # the client is gone
-            return
-        # What was pipelined behind this one before the server drained is still answered.
-        last: Any = protocol.cycle
-        keep_alive = self.keep_alive and not (site.draining and self is last)
-        transport.write(
-            b"%b%d\r\n%b%b\r\n%b"
-            % (
-                site.head(status, protocol.server_state.default_headers),
-                len(body),
-                _lines(headers) if headers else b"",
-                b"" if keep_alive else b"connection: close\r\n",
-                b"" if self._no_body else body,
-            )
-        )
-        if not keep_alive:
-            transport.close()
-        protocol.on_response_complete()
-
-
-class _TurnedAway(_Exchange):
-    """A request for which there is no room: it is answered unread, at a fraction of the cost."""
-
-    __slots__ = ()
-
-    def __init__(self, protocol: "HotProtocol", path: str) -> None:
-        parser = protocol.parser
-        self._protocol, self._path = protocol, path
-        self._refused = None
-        self._turn = self.disconnected = self.response_complete = False
-        self.more_body = True
-        self.keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0"
-
-    def take_turn(self) -> None:
-        self.response_complete = True
-        protocol = self._protocol
-        site, transport = protocol.site, protocol.transport
-        site.answered(self._path, _NO_ROOM[0], 0.0)
-        if transport.is_closing():
-            return
-        keep_alive = self.keep_alive and not site.draining
-        transport.write(site.turned_away(protocol.server_state.default_headers, keep_alive))
-        if not keep_alive:
-            transport.close()
-        protocol.on_response_complete()
+from mlplatform.serving.doors import refusal
+from mlplatform.serving.http_exchange import TURNED_AWAY, Exchange, Site, TurnedAway
 
 
 class _Flow(FlowControl):
@@ -264,6 +76,31 @@ class HotProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if not (self.site.full() and self._between_requests()):
+            self._parse(data)
+        elif not self._turn_away(data):
+            self._parse(data)
+            if isinstance(self.cycle, TurnedAway) and self._between_requests():
+                self.site.remember_refused(data, self.headers, self.cycle)
+
+    def _between_requests(self) -> bool:
+        """Whether the next byte is a request's first, and every one before it is answered."""
+        cycle = self.cycle
+        over = cycle is None or (cycle.response_complete and not cycle.more_body)
+        return over and not (self._in_head or self._unparsed)
+
+    def _turn_away(self, data: bytes) -> bool:
+        """Refuse a request by its head's bytes alone, if they are known and it can be done."""
+        site, transport = self.site, self.transport
+        path = site.refused_path(data)
+        if path is None or site.draining or transport.is_closing():
+            return False
+        self.since = time.monotonic()
+        site.answered(path, TURNED_AWAY, 0.0)
+        transport.write(site.turned_away(self.server_state.default_headers, keep_alive=True))
+        return True
+
+    def _parse(self, data: bytes) -> None:
         self._read_bytes = len(data)
         if self._in_head:
             self._head_bytes += len(data)
@@ -303,16 +140,18 @@ class HotProtocol(HttpToolsProtocol):
                 self._fault = self.site.doors.head_too_long()
                 raise self._fault  # ends the parser, which has `send_400_response` called
         path, _, _ = self.url.partition(b"?")
-        route = self.site.routes.get((self.parser.get_method(), path))
+        method = self.parser.get_method()
+        route = self.site.routes.get((method, path))
         if route is None:
             self._by_app()
             return
         before = self.cycle
         exchange: Any
-        if self.site.full() and not any(name == b"expect" for name, _ in self.headers):
-            exchange = _TurnedAway(self, route[0])
+        asks_first = any(name == b"expect" for name, _ in self.headers)
+        if self.site.full() and method != b"HEAD" and not asks_first:
+            exchange = TurnedAway(self, route[0])
         else:
-            exchange = _Exchange(self, *route)
+            exchange = Exchange(self, *route)
         self.cycle = exchange
         if before is None or before.response_complete:
             exchange.take_turn()
@@ -334,7 +173,7 @@ class HotProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        if isinstance(self.cycle, _Exchange):
+        if isinstance(self.cycle, Exchange):
             self.cycle.feed(body)
         else:
             super().on_body(body)
@@ -357,13 +196,13 @@ class HotProtocol(HttpToolsProtocol):
         return rest
 
     def _complete(self) -> None:
-        if isinstance(self.cycle, _Exchange):
+        if isinstance(self.cycle, Exchange):
             self.cycle.complete()
         else:
             super().on_message_complete()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        if isinstance(cycle, _Exchange):
+        if isinstance(cycle, Exchange):
             # Soon, not now: a long pipeline of answers at once would be as deep a recursion.
             self.loop.call_soon(cycle.take_turn)
         else:
@@ -416,7 +255,3 @@ class HotProtocol(HttpToolsProtocol):
         asked = self._in_head or (self.cycle is not None and not self.cycle.response_complete)
         if not asked and self.since < since:
             self.transport.close()
-
-
-def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    return b"".join(b"%b: %b\r\n" % header for header in headers)

@@ -23,7 +23,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from mlplatform.errors import NotFound
 from mlplatform.serving import http
 from mlplatform.serving.doors import Doors, Headers, Keys, RateLimit
-from mlplatform.serving.http_protocol import HotProtocol, Reply
+from mlplatform.serving.http_exchange import Reply
+from mlplatform.serving.http_protocol import HotProtocol
 
 LIMIT_S = 20.0
 KEY = "k" * 32
@@ -60,9 +61,9 @@ class Client:
             body = await self.reader.readexactly(length)
         return Answer(int(head[0].split()[1]), headers, body)
 
-    async def ask(self, *requests: bytes) -> Answer:
+    async def ask(self, *requests: bytes, bodyless: bool = False) -> Answer:
         self.send(*requests)
-        return await self.answer()
+        return await self.answer(bodyless=bodyless)
 
     async def rest(self) -> bytes:
         """What comes until the server closes."""
@@ -228,6 +229,48 @@ async def test_where_there_is_no_room_hot_routes_are_answered_unread_and_the_app
     closing = await client.ask(post("/echo", Connection="close"))
     assert (closing.status, closing.headers["connection"]) == (429, "close")
     assert await client.rest() == b""
+
+
+@served()
+async def test_a_head_that_was_refused_before_changes_no_answer(server: Served) -> None:
+    client = await server.client()
+    server.full = True
+    known = post("/echo", b"[1]")
+    assert (await client.ask(known)).status == 429
+    again = await client.ask(known)  # the head is known now
+    assert again.status == 429 and "overloaded" in again.problem
+    assert int(again.headers["retry-after"]) >= 1 and "connection" not in again.headers
+
+    async def statuses(n: int) -> list[int]:
+        return [(await client.answer()).status for _ in range(n)]
+
+    client.send(known[:-1])
+    assert await statuses(1) == [429]  # by its head, the body is still to come
+    client.send(known[-1:], known, known)  # and two in one read
+    assert await statuses(2) == [429, 429]
+    client.send(known, get("/items/7"))
+    assert await statuses(2) == [429, 200]
+    client.send(known + b"\r\n", known)  # a line that clients may send between two requests
+    assert await statuses(2) == [429, 429]
+    client.send(get("/items/7"), known)
+    assert await statuses(2) == [200, 429]
+    assert (await client.ask(post("/echo", b"[1, 2]"))).status == 429
+    head = await client.ask(known.replace(b"POST", b"HEAD"), bodyless=True)
+    assert head.status == 200  # would be a body that HEAD must not have
+    server.full = False
+    assert (await client.ask(known)).body == b"[1]"
+    assert server.asked == [b"[1]"] * 2
+    assert [status for _, status in server.answered].count(429) == 10
+
+
+@served()
+async def test_clients_that_send_no_head_twice_are_refused_as_any(server: Served) -> None:
+    client = await server.client()
+    server.full = True
+    for n in range(200):
+        assert (await client.ask(post("/echo", traceparent=str(n)))).status == 429
+    assert (await client.ask(post("/echo", x="y" * 2000))).status == 429
+    assert (await client.ask(post("/echo", x="y" * 2000))).status == 429
 
 
 @served()
@@ -665,5 +708,8 @@ def test_what_is_overridden_and_used_of_uvicorn_is_what_was_read() -> None:
     read = "".join(textwrap.dedent(inspect.getsource(theirs[name])) for name in sorted(theirs))
     assert hashlib.sha256(read.encode()).hexdigest()[:16] == "6d924ae63292c0e9"
     ours = {name for name, of in vars(HotProtocol).items() if inspect.isfunction(of)}
-    own = {"_by_app", "_complete", "_look_again_in", "_take_unparsed", "close_if_quiet"}
+    own = {
+        "_between_requests", "_by_app", "_complete", "_look_again_in", "_parse", "_take_unparsed",
+        "_turn_away", "close_if_quiet",
+    }  # fmt: skip
     assert ours - own <= set(theirs)
