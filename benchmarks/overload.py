@@ -114,6 +114,8 @@ def add_figures(
     limits["p99 in the second after, ms"] = ("most", BUDGET_MS)
     figures["errors in the second after"] = int((~usual.ok[after]).sum())
     limits["errors in the second after"] = ("most", 0)
+    late = usual.intended[after & ~usual.ok]
+    figures["the last error after it, ms"] = float(np.max(late - end, initial=0.0)) * 1e3
     figures["p99 from then on, ms"] = usual.percentile_ms(99, usual.between(end + 1, np.inf))
     figures["the burst's generator's own lag, p99, ms"] = float(np.percentile(burst.lag_ms, 99))
     figures["the burst's generator's CPU, us a query"] = burst.cpu_us

@@ -48,7 +48,7 @@ class Calls:
         self._batcher: Batcher[Asked, Answer] = Batcher(
             answering.run,
             MOST_AT_ONCE,
-            admission or Admission(floor=MOST_AT_ONCE),
+            admission or Admission(floor=MOST_AT_ONCE // 2),
             lambda turn: asyncio.get_running_loop().call_soon(turn),
             observe,
         )

@@ -10,13 +10,16 @@ Under Load, 2018).
 A queue that is long for a moment has met a burst, or the machine stood still, and is soon worked
 off; one that stays long has met more than can be served, and then its length helps nobody
 (K. Nichols and V. Jacobson, Controlling Queue Delay, 2012).  So a long wait is allowed until the
-queue has stood for `patience_s`, and from then on a short one, until the queue has been shorter by
-itself for as long: clients, too, stand still for a moment.
+queue has stood for `patience_s`, or was full for a fraction of it, and from then on a short one.
+When nothing more waits for a moment the long one is allowed again; but until the queue has been
+short for `patience_s` in all, standing for another moment ends it: clients, too, stand still.
 """
 
 from mlplatform.errors import InvalidArgument, ResourceExhausted
 
 _WEIGHT = 0.2  # of a new batch in the moving average: what is ten batches old has a tenth of it
+_STANDS = 1.1  # times `patience_s` is the most that is remembered of how long a queue stood
+_FULL = 8.0  # a queue that is full counts as one that stands for so many times as long
 _SURPRISE = 4.0  # a batch counts as this many times the average at most
 
 
@@ -66,7 +69,7 @@ class Admission:
         self._floor = floor
         self._cap = cap
         self._item_s: float | None = None
-        self._short = floor  # the limit on a queue that stands
+        self._short = self._long = floor  # the limits on a queue that stands, and that does not
         self._stood_s = 0.0  # for how long the queue has been longer, less for how long it was not
 
     def admit(self, waiting: int) -> None:
@@ -89,8 +92,11 @@ class Admission:
             full: whether the batch was as large as one may be.  A smaller one's items cost more
                 each than a crowd's would, so they are an upper bound and no measure.
         """
-        stood_s = self._stood_s + (seconds if queued >= self._short else -seconds)
-        self._stood_s = min(max(stood_s, 0.0), 2 * self._patience_s)
+        if queued < self._short:
+            stood_s = self._stood_s - seconds
+        else:
+            stood_s = self._stood_s + seconds * (_FULL if queued >= self.limit else 1.0)
+        self._stood_s = min(max(stood_s, 0.0), _STANDS * self._patience_s)
         item_s = seconds / items
         average = self._item_s
         if average is not None and full:
@@ -99,8 +105,16 @@ class Admission:
             item_s = min(average, item_s)
         self._item_s = item_s = max(item_s, 1e-9)
         self._short = self._limit_of(self._target_s / item_s)
-        stands = self._stood_s > self._patience_s
-        self.limit = self._short if stands else self._limit_of(self._burst_s / item_s)
+        self._long = self._limit_of(self._burst_s / item_s)
+        self._choose()
+
+    def idle(self, seconds: float) -> None:
+        """For so long nothing waited."""
+        self._stood_s = max(self._stood_s - seconds, 0.0)
+        self._choose()
+
+    def _choose(self) -> None:
+        self.limit = self._short if self._stood_s > self._patience_s else self._long
 
     def _limit_of(self, items: float) -> int:
         return max(self._floor, min(self._cap, int(items)))

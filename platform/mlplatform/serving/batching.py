@@ -87,10 +87,11 @@ class Batcher(Generic[Q, A]):
         if self._closed:
             raise Unavailable("the server is stopping; ask again, another one answers")
         queue = self._queue
-        self._admission.admit(len(queue))
         now = self._clock()
         if not queue:
+            self._admission.idle(now - self._busy_since)
             self._busy_since = now
+        self._admission.admit(len(queue))
         queue.append((item, deadline, done, now))
         self._schedule()
 
@@ -122,7 +123,7 @@ class Batcher(Generic[Q, A]):
         if batch:
             # While others wait, the seconds between two batches are the cost too: reading and
             # writing requests, or another process on the core.
-            full = len(batch) == self._most_at_once
+            full = len(batch) == min(self._most_at_once, self._admission.limit)
             self._admission.observe(len(batch), ended - self._busy_since, queued, full)
         self._busy_since = ended
         for (_, _, done, _), answer in zip(batch, answers, strict=True):

@@ -85,7 +85,10 @@ def test_the_limit_is_what_costs_between_the_smallest_and_the_largest_seen_allow
 
 def waiting(queued: int, batches: int, admission: Admission | None = None) -> Admission:
     """After so many batches of 10 ms, each of 10 of so many that waited: 1 ms an item."""
-    admission = admission or Admission(target_s=0.02, burst_s=0.1, patience_s=0.25, floor=10)
+    if admission is None:
+        admission = Admission(target_s=0.02, burst_s=0.1, patience_s=0.25, floor=10)
+        admission.observe(10, 0.01, 10)  # what they cost is known from here on
+        admission.idle(10.0)
     for _ in range(batches):
         admission.observe(10, 0.01, queued)
     return admission
@@ -98,12 +101,23 @@ def test_a_queue_may_be_long_for_a_moment_and_not_for_long() -> None:
     assert waiting(19, 1000).limit == 100  # never as long as would be too long
 
 
-def test_a_queue_that_has_been_short_for_as_long_may_be_long_again() -> None:
+def test_a_queue_that_is_full_stands_sooner() -> None:
+    # A full one's 10 ms count as 80: over 250 with the fourth batch.
+    assert waiting(100, 3).limit == 100
+    assert waiting(100, 4).limit == 20
+
+
+def test_a_queue_that_is_short_for_a_moment_may_be_long_for_a_moment() -> None:
     standing = waiting(20, 1000)
     assert standing.limit == 20
-    assert waiting(19, 24, standing).limit == 20
-    assert waiting(19, 2, standing).limit == 100
-    assert waiting(90, 10, standing).limit == 20  # 260 ms short, and 100 long: it stands again
+    assert waiting(19, 2, standing).limit == 20  # 20 ms of the 25 that are remembered over 250
+    assert waiting(19, 1, standing).limit == 100
+    assert waiting(90, 2, standing).limit == 20  # it stands again, 20 ms later
+    standing.idle(0.03)
+    assert standing.limit == 100
+    standing.idle(10.0)  # and by now it is forgotten
+    assert waiting(90, 24, standing).limit == 100
+    assert waiting(90, 2, standing).limit == 20
 
 
 @pytest.mark.parametrize(
