@@ -11,14 +11,15 @@ reach far, an error of a vector is an error of its score.  So all is turned and 
 are trained here it leaves a third of the work at the same recall.
 """
 
+import sys
 from dataclasses import dataclass
+from importlib import import_module
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scann.scann_ops.py import scann_ops_pybind
 
 from mlplatform.quiet import silenced_stderr
 
@@ -32,6 +33,26 @@ DIMENSIONS_PER_BLOCK = 1
 # query took must not become near.
 RIDGE = 1e-3
 COVARIANCE_SAMPLE = 100_000
+
+
+def _load_scann() -> Any:
+    """ScaNN's library alone.
+
+    Its package loads TensorFlow, where it is installed, for operations that nobody asks for here:
+    that is half the time until a server is ready, and hundreds of MB in each of its processes.
+    """
+    name = "scann.scann_ops.py.scann_ops_pybind"
+    if "tensorflow" in sys.modules:
+        return import_module(name)
+    sys.modules["tensorflow"] = None  # type: ignore[assignment]  # to import: not installed
+    try:
+        return import_module(name)
+    finally:
+        del sys.modules["tensorflow"]
+        sys.modules.pop("scann", None)  # whoever imports it by name gets it with TensorFlow
+
+
+scann_ops_pybind = _load_scann()
 
 
 @dataclass(frozen=True)

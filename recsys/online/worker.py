@@ -23,7 +23,11 @@ from mlplatform.serving.balance import Door
 from mlplatform.serving.worker_process import Worker, run
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from mlplatform.serving.doors import Doors
+    from mlplatform.serving.grpc_methods import Methods
+    from mlplatform.serving.http_exchange import Routes
     from mlplatform.serving.metrics import Metrics
     from mlplatform.serving.servables import Servables
     from recsys.online.answering import Answering
@@ -72,12 +76,19 @@ class Task:
 
 @dataclass
 class Service:
-    """What is loaded; `held` lets go of it."""
+    """What is loaded; `held` lets go of it.
+
+    app, routes: what HTTP serves.
+    services: what gRPC serves.  max_message_bytes: of one of its messages; None is the doors'.
+    """
 
     calls: "Calls"
     metrics: "Metrics"
     doors: "Doors"
-    servables: "Servables | None"
+    app: "FastAPI"
+    routes: "Routes"
+    services: "list[Methods]"
+    max_message_bytes: int | None
     logs: "Logs"
     held: ExitStack
 
@@ -89,6 +100,7 @@ def load(worker: Worker) -> Service:
         PlatformError: what is assigned cannot be served.
     """
     from mlplatform.registry.registry import Registry
+    from mlplatform.serving import grpc_server, http  # noqa: F401  to have them when it is its turn
     from mlplatform.serving.metrics import Metrics
     from recsys.online.answering import Answering, Arm
     from recsys.online.bundle import Bundle
@@ -96,6 +108,7 @@ def load(worker: Worker) -> Service:
     from recsys.online.feature_store import FeatureStore, latest_feature_store
     from recsys.online.logs import Logs
     from recsys.online.recommender import Recommender
+    from recsys.online.service import hot_routes
 
     task, assignment = Task.from_environment(), worker.assignment
     registry = Registry(task.registry)
@@ -113,7 +126,6 @@ def load(worker: Worker) -> Service:
             _warm_up(Answering(arms[-1:], store), store)
     metrics = Metrics(assignment.metrics, _COUNTERS)
     logs = Logs(task.log, store, metrics)
-    held.callback(logs.close)
     answering = Answering(
         arms,
         store,
@@ -123,12 +135,16 @@ def load(worker: Worker) -> Service:
     )
     calls = Calls(answering, logs.told, lambda ran: _observe(metrics, answering, ran))
     servables = _servables(worker, registry) if task.models else None
+    app, services = _app(calls, metrics, servables), _grpc_services(calls, servables)
     # What is loaded stays: the collector need not look at it again and again, nor at what a batch
     # makes, which goes with it.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    return Service(calls, metrics, _doors(task), servables, logs, held)
+    longest = _MODEL_BYTES if task.models else None
+    return Service(
+        calls, metrics, _doors(task), app, hot_routes(calls), services, longest, logs, held
+    )
 
 
 def _warm_up(answering: "Answering", store: "FeatureStore") -> None:
@@ -187,18 +203,12 @@ def _doors(task: Task) -> "Doors":
     )
 
 
-async def serve(service: Service, worker: Worker) -> None:
-    """Answer until told to stop, and drain."""
-    from mlplatform.serving import grpc_server, http
-    from recsys.online.grpc_service import recommendations
-    from recsys.online.service import create_app, hot_routes
+def _app(calls: "Calls", metrics: "Metrics", servables: "Servables | None") -> "FastAPI":
+    from fastapi import FastAPI, Response
 
-    calls, metrics, servables = service.calls, service.metrics, service.servables
-    assignment, stopping = worker.assignment, worker.stopping
+    from recsys.online.service import create_app
 
-    def extend(app: Any) -> None:
-        from fastapi import Response
-
+    def extend(app: FastAPI) -> None:
         @app.get("/metrics", summary="Prometheus' metrics, of all workers together")
         async def render() -> Response:
             text, kind = metrics.render()
@@ -209,25 +219,40 @@ async def serve(service: Service, worker: Worker) -> None:
 
             app.include_router(rest_router(servables))
 
+    return create_app(lambda: calls, extend)
+
+
+def _grpc_services(calls: "Calls", servables: "Servables | None") -> "list[Methods]":
+    from recsys.online.grpc_service import recommendations
+
+    services = [recommendations(calls)]
+    if servables is not None:
+        from mlplatform.serving.model_service import model_service
+        from mlplatform.serving.prediction_service import prediction_service
+
+        services += [prediction_service(servables), model_service(servables)]
+    return services
+
+
+async def serve(service: Service, worker: Worker) -> None:
+    """Answer until told to stop, and drain."""
+    from mlplatform.serving import grpc_server, http
+
+    calls, metrics = service.calls, service.metrics
+    assignment, stopping = worker.assignment, worker.stopping
     opened = asyncio.Event()
     doors = [
         http.serve(
-            [worker.http_socket()], create_app(lambda: calls, extend), hot_routes(calls),
-            service.doors, stopping, assignment.drain_s, metrics.answered, opened.set,
-            lambda: calls.full, worker.balance(Door.HTTP),
+            [worker.http_socket()], service.app, service.routes, service.doors, stopping,
+            assignment.drain_s, metrics.answered, opened.set, lambda: calls.full,
+            worker.balance(Door.HTTP),
         )
     ]  # fmt: skip
     if (grpc_socket := worker.grpc_socket()) is not None:
-        services = [recommendations(calls)]
-        if servables is not None:
-            from mlplatform.serving.model_service import model_service
-            from mlplatform.serving.prediction_service import prediction_service
-
-            services += [prediction_service(servables), model_service(servables)]
         doors.append(
             grpc_server.serve(
-                grpc_socket, services, service.doors, stopping, assignment.drain_s,
-                metrics.answered, max_message_bytes=_MODEL_BYTES if servables is not None else None,
+                grpc_socket, service.services, service.doors, stopping, assignment.drain_s,
+                metrics.answered, max_message_bytes=service.max_message_bytes,
                 full=lambda: calls.full, balance=worker.balance(Door.GRPC),
             )
         )  # fmt: skip
@@ -238,6 +263,8 @@ async def serve(service: Service, worker: Worker) -> None:
     await asyncio.gather(*serving)
     tending.cancel()
     calls.close()
+    service.logs.close()
+    worker.drained()
     service.held.close()
     metrics.close()
 

@@ -19,7 +19,7 @@ from mlplatform.errors import InvalidArgument, ResourceExhausted
 
 _WEIGHT = 0.2  # of a new batch in the moving average: what is ten batches old has a tenth of it
 _STANDS = 1.1  # times `patience_s` is the most that is remembered of how long a queue stood
-_FULL = 8.0  # a queue that is full counts as one that stands for so many times as long
+_FULL = 16.0  # a queue that is full counts as one that stands for so many times as long
 _SURPRISE = 4.0  # a batch counts as this many times the average at most
 
 

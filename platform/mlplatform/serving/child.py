@@ -21,6 +21,7 @@ import msgspec
 
 from mlplatform.errors import FailedPrecondition
 from mlplatform.serving.assignment import GO, Assignment, Report
+from mlplatform.serving.priority import lower, may_raise
 
 _ONE_THREAD = dict.fromkeys(
     (
@@ -130,6 +131,8 @@ class Child:
                 process_group=0,
             )
             self.pid = self._process.pid
+            if low_priority and may_raise():
+                lower(self.pid)  # from its first import on; it raises itself when it is ready
             self._pidfd = os.pidfd_open(self.pid)
             ours.callback(os.close, self._pidfd)
             self._descriptors = ours.pop_all()

@@ -12,8 +12,11 @@ without, they stay low, and what is served by them waits while the cores are bus
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,8 +25,33 @@ T = TypeVar("T")
 
 async def run_low(task: Callable[[], T]) -> T:
     """Run `task` on a thread of its own, which runs when nothing else wants the core."""
-    with ThreadPoolExecutor(1, "low", initializer=_lower_this_thread) as low:
+    with ThreadPoolExecutor(1, "low", initializer=_lower) as low:
         return await asyncio.get_running_loop().run_in_executor(low, task)
+
+
+def lower_process() -> None:
+    """Lower every thread that there is, for good: what is left to do is nobody's business."""
+    for path in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):  # it has ended
+            _lower(int(path.name))
+
+
+def lower(process: int) -> None:
+    """Lower another process of one thread, and with it what it will start."""
+    with suppress(ProcessLookupError):  # it has ended
+        _lower(process)
+
+
+@cache
+def may_raise() -> bool:
+    """Whether a process like this one may raise its threads."""
+    with ThreadPoolExecutor(1) as other:  # a thread of its own: it could not come back
+        return other.submit(_comes_back).result()
+
+
+def _comes_back() -> bool:
+    _lower()
+    return _raised(threading.get_native_id())
 
 
 def raise_threads() -> int:
@@ -31,8 +59,8 @@ def raise_threads() -> int:
     return sum(not _raised(int(path.name)) for path in Path("/proc/self/task").iterdir())
 
 
-def _lower_this_thread() -> None:
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+def _lower(thread: int = 0) -> None:
+    os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _raised(thread: int) -> bool:

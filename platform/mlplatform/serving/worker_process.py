@@ -6,7 +6,7 @@ stop.  An application's worker is a module of two functions:
     def load(worker: Worker) -> Service: ...                  # on a thread; imports what it needs
     async def serve(service: Service, worker: Worker) -> None: ...
         # open the doors; worker.serving(); await worker.stopping.wait(); drain within
-        # worker.assignment.drain_s; return
+        # worker.assignment.drain_s; worker.drained(); return
 
     if __name__ == "__main__":
         run(load, serve)
@@ -29,7 +29,7 @@ import uvloop
 from mlplatform.errors import PlatformError
 from mlplatform.serving.assignment import Assignment, Report
 from mlplatform.serving.balance import Balance, Door
-from mlplatform.serving.priority import raise_threads, run_low
+from mlplatform.serving.priority import lower_process, raise_threads, run_low
 
 T = TypeVar("T")
 _LONGEST_ERROR = 2000  # characters; a report must go through the pipe in one piece
@@ -100,6 +100,13 @@ class Worker:
     def serving(self) -> None:
         """Say that the doors are open: those of the generation before may close theirs."""
         self._report(Report("serving"))
+
+    def drained(self) -> None:
+        """Say that nobody waits for this worker any more; the rest is done at low priority.
+
+        To take apart what was loaded takes time, and others serve meanwhile.
+        """
+        lower_process()
 
     def failed(self, error: BaseException) -> None:
         """Say why this worker cannot serve; it is to end then."""

@@ -102,9 +102,9 @@ def test_a_queue_may_be_long_for_a_moment_and_not_for_long() -> None:
 
 
 def test_a_queue_that_is_full_stands_sooner() -> None:
-    # A full one's 10 ms count as 80: over 250 with the fourth batch.
-    assert waiting(100, 3).limit == 100
-    assert waiting(100, 4).limit == 20
+    # A full one's 10 ms count as 160: over 250 with the second batch.
+    assert waiting(100, 1).limit == 100
+    assert waiting(100, 2).limit == 20
 
 
 def test_a_queue_that_is_short_for_a_moment_may_be_long_for_a_moment() -> None:

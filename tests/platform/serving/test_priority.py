@@ -2,36 +2,19 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from mlplatform.serving.priority import raise_threads, run_low
+from mlplatform.serving.priority import lower, lower_process, may_raise, raise_threads, run_low
 from tests.platform.serving.small_server import wait_until
 
 
 def policy(thread: int = 0) -> int:
     return os.sched_getscheduler(thread)
-
-
-def may_raise() -> bool:
-    """Whether a thread of this process that lowered itself may come back."""
-    said = []
-
-    def try_it() -> None:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        try:
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-        except PermissionError:
-            said.append(False)
-        else:
-            said.append(True)
-
-    thread = threading.Thread(target=try_it)
-    thread.start()
-    thread.join()
-    return said[0]
 
 
 def test_a_task_runs_low_on_a_thread_that_ends_with_it() -> None:
@@ -68,3 +51,46 @@ def test_threads_that_the_task_left_are_raised_or_counted() -> None:
     finally:
         ended.set()
         pool[0].join()
+
+
+def policies(process: int) -> set[int]:
+    return {policy(int(path.name)) for path in Path(f"/proc/{process}/task").iterdir()}
+
+
+def test_a_process_is_lowered_with_what_it_starts() -> None:
+    # It says its child's policy, then waits to be told to end.
+    program = (
+        "import os, sys, threading; sys.stdin.readline()\n"
+        "thread = threading.Thread(target=lambda: print(os.sched_getscheduler(0), flush=True))\n"
+        "thread.start(); sys.stdin.readline()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        lower(process.pid)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert int(process.stdout.readline()) == os.SCHED_IDLE
+        assert policies(process.pid) == {os.SCHED_IDLE}
+        process.stdin.write("\n")
+    lower(process.pid)  # it has ended: nothing is left to lower
+
+
+def test_all_threads_of_a_process_are_lowered_for_good_and_no_other_process() -> None:
+    child = os.fork()
+    if child == 0:
+        failed = 1
+        try:
+            threading.Thread(target=threading.Event().wait, daemon=True).start()
+            lower_process()
+            failed = int(policies(os.getpid()) != {os.SCHED_IDLE})
+        finally:
+            os._exit(failed)
+    assert os.waitpid(child, 0)[1] == 0
+    assert policy() == os.SCHED_OTHER
+
+
+def test_who_may_raise_is_found_out_without_harm() -> None:
+    assert may_raise() in (True, False)
+    assert policy() == os.SCHED_OTHER and raise_threads() == 0
