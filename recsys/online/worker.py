@@ -120,7 +120,7 @@ def load(worker: Worker) -> Service:
     for label, number in assignment.versions.items():
         with worker.loading(number):
             if number not in bundles:
-                version = held.enter_context(registry.serving(registry.version(number)))
+                version = held.enter_context(registry.hold(registry.version(number)))
                 bundles[number] = Recommender(Bundle.of_version(version), store)
             arms.append(Arm(label, number, bundles[number]))
             _warm_up(Answering(arms[-1:], store), store)

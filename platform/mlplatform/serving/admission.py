@@ -34,6 +34,8 @@ class TooMany(ResourceExhausted):
 class Admission:
     """A limit on a queue, in items, that follows what an item costs.
 
+    limit: how many may wait now.
+
     One stall of the machine is a matter of one batch: it moves the average as if it had been
     `_SURPRISE` times as long as usual.  A lasting change is followed within ten batches.
     """
@@ -51,7 +53,7 @@ class Admission:
             target_s: the longest acceptable wait in a queue that stands, seconds.
             burst_s: the longest acceptable wait in one that does not.
             patience_s: how long a queue may wait longer than `target_s` until it stands.
-            floor: let so many wait whatever they cost: a full batch, or costs cannot be measured.
+            floor: let so many wait whatever they cost, or there is nothing to measure.
             cap: let no more than this wait, however cheap they are.
 
         Raises:
@@ -62,14 +64,14 @@ class Admission:
                 "admission: expected 0 < target_s <= burst_s and 1 <= floor <= cap, "
                 f"got target_s {target_s}, burst_s {burst_s}, floor {floor}, cap {cap}"
             )
-        self.limit = floor
+        # Until a full batch tells what items cost there is no crowd, and nobody is refused.
+        self.limit = self._short = self._long = cap
         self._target_s = target_s
         self._burst_s = burst_s
         self._patience_s = patience_s
         self._floor = floor
         self._cap = cap
         self._item_s: float | None = None
-        self._short = self._long = floor  # the limits on a queue that stands, and that does not
         self._stood_s = 0.0  # for how long the queue has been longer, less for how long it was not
 
     def admit(self, waiting: int) -> None:
@@ -99,10 +101,12 @@ class Admission:
         self._stood_s = min(max(stood_s, 0.0), _STANDS * self._patience_s)
         item_s = seconds / items
         average = self._item_s
-        if average is not None and full:
+        if full and average is not None:
             item_s = average + _WEIGHT * (min(item_s, _SURPRISE * average) - average)
         elif average is not None:
             item_s = min(average, item_s)
+        elif not full:
+            return
         self._item_s = item_s = max(item_s, 1e-9)
         self._short = self._limit_of(self._target_s / item_s)
         self._long = self._limit_of(self._burst_s / item_s)

@@ -20,6 +20,7 @@ _REMEMBERED = 20  # versions that have ended
 class Fleet:
     """All processes of a server.
 
+    verify: see `Generation`.
     changed: called whenever a worker is further than it was.
     settled: called when the generation that loads came to an end with that, either way.
     """
@@ -29,9 +30,11 @@ class Fleet:
         task: Task,
         workers: int,
         *,
+        verify: Callable[[int], None],
         changed: Callable[[], None],
         settled: Callable[[], None],
     ) -> None:
+        self._verify = verify
         self._task, self._workers = task, workers
         self._changed, self._settled = changed, settled
         self._begun = 0
@@ -58,6 +61,7 @@ class Fleet:
             versions,
             self._task,
             self._workers,
+            verify=self._verify,
             low_priority=self._serving is not None,
             changed=self._changed,
         )

@@ -9,8 +9,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
+from mlplatform.errors import PlatformError
 from mlplatform.serving.child import Child, LoadFailed, Task
+from mlplatform.serving.priority import run_low
 
 logger = logging.getLogger(__name__)
 LONGEST_PAUSE_S = 10.0
@@ -26,6 +29,7 @@ class Generation:
     """So many workers of one choice of versions.
 
     number: counts the generations of a supervisor, from 1.
+    verify: raises PlatformError if a version may not be served.
     low_priority: others serve meanwhile.
     changed: called whenever a worker is new or further than it was.
     """
@@ -37,12 +41,14 @@ class Generation:
         task: Task,
         workers: int,
         *,
+        verify: Callable[[int], None],
         low_priority: bool,
         changed: Callable[[], None],
     ) -> None:
         self.number, self.versions = number, versions
         self.restarts = [0] * workers
         self._task, self._changed, self._low_priority = task, changed, low_priority
+        self._verify = verify
         self._keepers: Sequence[asyncio.Task[None]] = []
         self._children: list[Child] = []
 
@@ -54,9 +60,17 @@ class Generation:
     async def take_over(self) -> None:
         """Start the workers, and return when all serve; none opens its doors before all are ready.
 
+        The versions are verified first, once for all workers and those that will replace them.
+
         Raises:
-            LoadFailed: one of them did not come so far.
+            LoadFailed: a version may not be served, or a worker did not come so far.
         """
+        apart = run_low if self._low_priority else asyncio.to_thread
+        for version in dict.fromkeys(self.versions.values()):
+            try:
+                await apart(partial(self._verify, version))
+            except (PlatformError, OSError) as error:
+                raise LoadFailed(str(error), version) from error
         for worker in range(len(self.restarts)):
             self._children.append(self._start(worker, low_priority=self._low_priority))
         self._changed()

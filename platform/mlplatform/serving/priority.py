@@ -24,9 +24,15 @@ T = TypeVar("T")
 
 
 async def run_low(task: Callable[[], T]) -> T:
-    """Run `task` on a thread of its own, which runs when nothing else wants the core."""
-    with ThreadPoolExecutor(1, "low", initializer=_lower) as low:
+    """Run `task` on a thread of its own, which runs when nothing else wants the core.
+
+    Whoever no longer waits for it leaves it to itself.
+    """
+    low = ThreadPoolExecutor(1, "low", initializer=_lower)
+    try:
         return await asyncio.get_running_loop().run_in_executor(low, task)
+    finally:
+        low.shutdown(wait=False)
 
 
 def lower_process() -> None:

@@ -84,7 +84,13 @@ class Supervisor:
             status=settings.status,
             metrics=settings.metrics,
         )
-        self._fleet = Fleet(task, settings.workers, changed=self._publish, settled=self.look)
+        self._fleet = Fleet(
+            task,
+            settings.workers,
+            verify=self._verify,
+            changed=self._publish,
+            settled=self.look,
+        )
         self._wanted: Mapping[str, int] = {}
         self._failures, self._error, self._reload = Failures(), "", False
         self._published: Status | None = None
@@ -197,6 +203,10 @@ class Supervisor:
             if fleet.loading is None and differs and self._failures.may_try():
                 self._reload = False
                 fleet.begin(self._wanted)
+
+    def _verify(self, number: int) -> None:
+        with self.registry.serving(self.registry.version(number)):
+            pass  # it is whole and blessed; the workers hold it from when they load it
 
     def _note_failure(self, error: LoadFailed) -> None:
         """Blame one of the versions that are wanted, since just these were loaded."""

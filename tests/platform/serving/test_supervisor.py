@@ -89,6 +89,24 @@ def test_a_failed_load_leaves_the_old_version_and_says_why_and_is_tried_three_ti
         wait_until(lambda: running.loads()[-1] > 5, "2 is tried again")
 
 
+def test_a_damaged_version_is_refused_before_a_worker_is_started(tmp_path: Path) -> None:
+    with server(tmp_path, "one") as running:
+        running.wait_for(stable=1)
+        number = running.push("two", "other")
+        weights = tmp_path / "registry" / "versions" / str(number) / "model" / "weights"
+        weights.chmod(0o644)
+        weights.write_text("twO")
+        running.registry.set_label("stable", number)
+
+        def error() -> str:
+            found = running.status().versions.get(number)
+            return found.error if found else ""
+
+        wait_until(lambda: error() != "", "its damage is told")
+        assert "model/weights" in error() and running.get()["word"] == "one"
+        assert running.loads() == [1]
+
+
 def test_a_label_that_cannot_be_served_does_not_keep_the_other_from_moving(tmp_path: Path) -> None:
     with server(tmp_path, "one") as running:
         running.wait_for(stable=1)
