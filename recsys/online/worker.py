@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "STORELOOP_WORKER"
 KEYS = "STORELOOP_API_KEYS"
-_WARM_UP = (1, 2, 4, 8, 16, 16, 8, 4, 1)  # batches, of so many requests
+_WARM_UP = (1, 2, 4, 8, *[16] * 32)  # batches, of so many requests
 _TEND_S = 5.0
 MODELS = ("query_tower", "ranker")
 _MODEL_BYTES = 4 << 20  # of a message for TensorFlow Serving's surface, whose tensors are large
@@ -76,7 +76,7 @@ class Task:
 
 @dataclass
 class Service:
-    """What is loaded; `held` lets go of it.
+    """What is loaded; `held` keeps the store open and the versions from being removed.
 
     app, routes: what HTTP serves.
     services: what gRPC serves.  max_message_bytes: of one of its messages; None is the doors'.
@@ -151,9 +151,10 @@ def _warm_up(answering: "Answering", store: "FeatureStore") -> None:
     """Compile what later requests reuse, and read what they will read."""
     from recsys.online.answering import Asked
 
-    users = list(itertools.islice(store.user_ids(), max(_WARM_UP)))
+    users = itertools.cycle(store.user_ids())  # others in each batch: they see other apps
     for n in _WARM_UP:
-        answering.run([Asked(user, None, 20, "wifi", 10, True) for user in users[:n]])
+        asked = [Asked(user, None, 20, "wifi", 10, True) for user in itertools.islice(users, n)]
+        answering.run(asked)
 
 
 _COUNTERS = {
@@ -264,8 +265,6 @@ async def serve(service: Service, worker: Worker) -> None:
     tending.cancel()
     calls.close()
     service.logs.close()
-    worker.drained()
-    service.held.close()
     metrics.close()
 
 

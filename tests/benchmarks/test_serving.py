@@ -52,7 +52,7 @@ def test_the_highest_rate_is_found_to_within_the_resolution(
     assert rate <= capacity <= rate * (1 + resolution)
     assert outcome is not None
     assert asked[-1] == rate  # what is given was met in the long run
-    assert len(asked) < 40
+    assert len(asked) < 80
 
 
 @given(st.floats(100, 5000), st.floats(0.3, 0.99))
@@ -60,6 +60,16 @@ def test_a_rate_that_does_not_last_is_not_given(capacity: float, lasting: float)
     load, _ = server_of(capacity, lasting * capacity)
     rate, _ = highest_rate(load, 500, 0.05, 5, 60)
     assert lasting * capacity / 1.05 - 1e-6 <= rate <= lasting * capacity
+
+
+def test_one_moment_of_a_machine_does_not_end_the_search() -> None:
+    load, _ = server_of(3000)
+    stalls = iter([False, True, False, True])
+
+    def stalling(rate: float, seconds: float) -> Outcome:
+        return load(10_000 if next(stalls, False) else rate, seconds)
+
+    assert highest_rate(stalling, 2000, 0.05, 5, 60)[0] > 3000 / 1.05
 
 
 def test_of_a_server_that_meets_no_rate_the_highest_is_0() -> None:

@@ -34,6 +34,7 @@ _ONE_THREAD = dict.fromkeys(
     ),
     "1",
 )
+_OURS = "MLPLATFORM_"  # the supervisor's own variables: the administrator's token, the key
 _MARGIN_S = 2.0  # over the time that a worker has to drain
 
 
@@ -123,7 +124,7 @@ class Child:
             self._process = subprocess.Popen(
                 task.command,
                 stdin=subprocess.DEVNULL,
-                env=os.environ | _ONE_THREAD | assignment.to_environment(),
+                env=_unsecret(os.environ) | _ONE_THREAD | assignment.to_environment(),
                 pass_fds=(*doors, task.counts, reports, orders),
                 # A terminal's Ctrl-C is the supervisor's to answer.  Not a session of its own: the
                 # kernel shares cores by session (autogroup, man 7 sched), and a loading worker
@@ -230,3 +231,8 @@ class Child:
     def _advance(self, stage: Stage) -> None:
         self.stage = stage
         self._changed()
+
+
+def _unsecret(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without what no worker needs to know."""
+    return {name: value for name, value in environment.items() if not name.startswith(_OURS)}

@@ -6,7 +6,7 @@ stop.  An application's worker is a module of two functions:
     def load(worker: Worker) -> Service: ...                  # on a thread; imports what it needs
     async def serve(service: Service, worker: Worker) -> None: ...
         # open the doors; worker.serving(); await worker.stopping.wait(); drain within
-        # worker.assignment.drain_s; worker.drained(); return
+        # worker.assignment.drain_s; close what must be; return
 
     if __name__ == "__main__":
         run(load, serve)
@@ -101,13 +101,6 @@ class Worker:
         """Say that the doors are open: those of the generation before may close theirs."""
         self._report(Report("serving"))
 
-    def drained(self) -> None:
-        """Say that nobody waits for this worker any more; the rest is done at low priority.
-
-        To take apart what was loaded takes time, and others serve meanwhile.
-        """
-        lower_process()
-
     def failed(self, error: BaseException) -> None:
         """Say why this worker cannot serve; it is to end then."""
         kind = "" if isinstance(error, PlatformError) else f"{type(error).__name__}: "
@@ -136,9 +129,17 @@ class Worker:
 
 
 def run(load: Callable[[Worker], T], serve: Callable[[T, Worker], Awaitable[None]]) -> None:
-    """Be a worker until told to stop; an error of `load` is reported, and ends the process."""
+    """Be a worker until told to stop; an error of `load` is reported, and ends the process.
+
+    When `serve` returns the process ends at low priority, and as it is: to take apart what was
+    loaded, object by object, takes time that those who serve by then have a better use for.
+    """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_work(load, serve))
+        lower_process()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 async def _work(load: Callable[[Worker], T], serve: Callable[[T, Worker], Awaitable[None]]) -> None:

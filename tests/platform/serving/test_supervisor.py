@@ -14,7 +14,7 @@ import pytest
 
 from mlplatform.serving.child import Stage
 from mlplatform.serving.status import State, VersionStatus
-from tests.platform.serving.small_server import Client, is_running, server, wait_until
+from tests.platform.serving.small_server import TOKEN, Client, is_running, server, wait_until
 
 
 def test_what_the_labels_point_at_is_served_by_every_worker(tmp_path: Path) -> None:
@@ -59,6 +59,18 @@ def test_versions_change_under_load_without_a_failed_request(tmp_path: Path) -> 
         states = {number: found.state for number, found in running.status().versions.items()}
         assert states == {1: State.AVAILABLE, 2: State.END, 3: State.END}
         assert running.get()["low"], "loaded beside others, so at low priority"
+
+
+def test_no_worker_is_told_the_server_s_secrets(tmp_path: Path) -> None:
+    with server(tmp_path, "one") as running:
+        running.wait_for(stable=1)
+
+        def environment(pid: int) -> str:
+            return Path(f"/proc/{pid}/environ").read_text()
+
+        assert TOKEN in environment(running.process.pid)
+        workers = running.pids()
+        assert len(workers) == 2 and not any(TOKEN in environment(pid) for pid in workers)
 
 
 def test_the_first_load_is_in_nobody_s_way(tmp_path: Path) -> None:
