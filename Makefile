@@ -1,5 +1,6 @@
 # make demo   the main job at full scale: a million apps, from the world to served answers
 # make test   everything that checks the project
+# make audit  known vulnerabilities of what is locked; asks a public database
 # make comparison   installs the indexes that ours is measured against
 # make proto  what Python reads messages with, anew from recommendations.proto
 # make lock   resolve the dependencies anew (needs uv)
@@ -8,7 +9,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check comparison proto lock clean
+.PHONY: demo test check audit comparison proto lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/storeloop run --config full
@@ -29,6 +30,15 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
+audit: .venv-audit/.installed
+	.venv-audit/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
+	.venv-audit/bin/pip-audit --strict --require-hashes --disable-pip -r requirements-comparison.lock
+
+.venv-audit/.installed: requirements-audit.lock
+	test -x .venv-audit/bin/python || $(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --quiet --require-hashes -r requirements-audit.lock
+	touch $@
+
 comparison: $(INSTALLED)
 	$(BIN)/pip install --quiet --require-hashes -r requirements-comparison.lock
 
@@ -36,12 +46,13 @@ proto: $(INSTALLED)
 	$(BIN)/python -m grpc_tools.protoc -I recsys/online --python_out=recsys/online \
 		--pyi_out=recsys/online recsys/online/recommendations.proto
 
-COMPILE := uv pip compile pyproject.toml --extra dev --generate-hashes --python-version 3.11 \
+COMPILE := uv pip compile --generate-hashes --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock"
 
 lock:
-	$(COMPILE) -o requirements.lock
-	$(COMPILE) --extra comparison -c requirements.lock -o requirements-comparison.lock
+	$(COMPILE) pyproject.toml --extra dev -o requirements.lock
+	echo pip-audit | $(COMPILE) - -o requirements-audit.lock
+	$(COMPILE) pyproject.toml --extra dev --extra comparison -c requirements.lock -o requirements-comparison.lock
 
 clean:
-	rm -rf .venv workspace
+	rm -rf .venv .venv-audit workspace
