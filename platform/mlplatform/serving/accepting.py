@@ -16,7 +16,7 @@ from mlplatform.serving.balance import Balance
 
 logger = logging.getLogger(__name__)
 
-_AT_ONCE = 16  # the others may be another worker's
+_AT_ONCE = 64  # the others may be another worker's
 _MOMENT_S, _MOMENTS = 0.001, 5
 
 

@@ -10,14 +10,18 @@ Under Load, 2018).
 A queue that is long for a moment has met a burst, or the machine stood still, and is soon worked
 off; one that stays long has met more than can be served, and then its length helps nobody
 (K. Nichols and V. Jacobson, Controlling Queue Delay, 2012).  So a long wait is allowed until the
-queue has stood for `patience_s`, or was full for a fraction of it, and from then on a short one.
+queue has stood for `patience_s`, or was full for a fraction of it, and from then on a short one;
+whoever has waited for longer than that by then is refused after all, as they would be late.
 When nothing more waits for a moment the long one is allowed again; but until the queue has been
 short for `patience_s` in all, standing for another moment ends it: clients, too, stand still.
 """
 
+import math
+
 from mlplatform.errors import InvalidArgument, ResourceExhausted
 
 _WEIGHT = 0.2  # of a new batch in the moving average: what is ten batches old has a tenth of it
+_LONGEST = 3.0  # times `target_s`: what a short queue may come to when batches are slow
 _STANDS = 1.1  # times `patience_s` is the most that is remembered of how long a queue stood
 _FULL = 16.0  # a queue that is full counts as one that stands for so many times as long
 _SURPRISE = 4.0  # a batch counts as this many times the average at most
@@ -35,6 +39,7 @@ class Admission:
     """A limit on a queue, in items, that follows what an item costs.
 
     limit: how many may wait now.
+    longest_s: whoever has waited for longer is to be refused instead of served.
 
     One stall of the machine is a matter of one batch: it moves the average as if it had been
     `_SURPRISE` times as long as usual.  A lasting change is followed within ten batches.
@@ -66,6 +71,7 @@ class Admission:
             )
         # Until a full batch tells what items cost there is no crowd, and nobody is refused.
         self.limit = self._short = self._long = cap
+        self.longest_s = math.inf
         self._target_s = target_s
         self._burst_s = burst_s
         self._patience_s = patience_s
@@ -81,10 +87,14 @@ class Admission:
             TooMany: their wait would be longer than the target.
         """
         if waiting >= self.limit:
-            raise TooMany(
-                f"the server is overloaded: {waiting} requests wait already; try again later",
-                self._target_s,
-            )
+            raise self.refusal(waiting)
+
+    def refusal(self, waiting: int) -> TooMany:
+        """The error of one for whom there is no room behind, or among, `waiting` others."""
+        return TooMany(
+            f"the server is overloaded: {waiting} requests wait already; try again later",
+            self._target_s,
+        )
 
     def observe(self, items: int, seconds: float, queued: int, full: bool = True) -> None:
         """`items`, at least 1, left the queue in `seconds` in which it was never empty.
@@ -118,7 +128,9 @@ class Admission:
         self._choose()
 
     def _choose(self) -> None:
-        self.limit = self._short if self._stood_s > self._patience_s else self._long
+        stands = self._stood_s > self._patience_s
+        self.limit = self._short if stands else self._long
+        self.longest_s = _LONGEST * self._target_s if stands else math.inf
 
     def _limit_of(self, items: float) -> int:
         return max(self._floor, min(self._cap, int(items)))

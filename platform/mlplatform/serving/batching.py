@@ -10,7 +10,8 @@ nothing sooner, and the handoff costs more than parsing the request did.
 
 First come, first served.  Last come, first served saves a queue that is longer than its deadlines;
 this one is not, for admission bounds its wait, and in a bounded queue that order would only let the
-unlucky wait until they are too late.  After a stall those who are too late are told so, uncomputed.
+unlucky wait until they are too late.  After a stall those who are too late are told so, uncomputed,
+and under overload those whose wait has become too long.
 """
 
 import logging
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 Q = TypeVar("Q")
 A = TypeVar("A")
+_Done = Callable[[A | PlatformError], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Batcher(Generic[Q, A]):
         self._call_soon = call_soon
         self._observe = observe
         self._clock = clock
-        self._queue: deque[tuple[Q, float, Callable[[A | PlatformError], None], float]] = deque()
+        self._queue: deque[tuple[Q, float, _Done[A], float]] = deque()
         self._busy_since = 0.0  # since when the queue is not empty, or the end of the last batch
         self._scheduled = False
         self._closed = False
@@ -77,7 +79,7 @@ class Batcher(Generic[Q, A]):
         """Whether `submit` would raise TooMany."""
         return len(self._queue) >= self._admission.limit
 
-    def submit(self, item: Q, deadline: float, done: Callable[[A | PlatformError], None]) -> None:
+    def submit(self, item: Q, deadline: float, done: _Done[A]) -> None:
         """Queue an item; `done` is called later, once, with its answer or its error.
 
         Raises:
@@ -117,7 +119,7 @@ class Batcher(Generic[Q, A]):
 
     def _batch(self) -> None:
         started, queued = self._clock(), len(self._queue)
-        batch, late = self._take(started)
+        batch, late, crowd = self._take(started)
         answers = self._answers([item for item, _, _, _ in batch]) if batch else []
         ended = self._clock()
         if batch:
@@ -130,20 +132,26 @@ class Batcher(Generic[Q, A]):
             _tell(done, answer)
         for done in late:
             _tell(done, DeadlineExceeded("the answer would come too late; it was not computed"))
+        for done in crowd:
+            _tell(done, self._admission.refusal(queued))
         self._observe(Ran([started - since for *_, since in batch], ended - started, len(late)))
 
-    def _take(self, now: float) -> tuple[list[Any], list[Callable[[A | PlatformError], None]]]:
-        """The next batch, and whom to tell that they are too late."""
-        queue = self._queue
+    def _take(self, now: float) -> tuple[list[Any], list[_Done[A]], list[_Done[A]]]:
+        """The next batch; whom to tell that they are too late, and whom that they are too many."""
+        queue, longest_s = self._queue, self._admission.longest_s
         batch: list[Any] = []
-        late: list[Callable[[A | PlatformError], None]] = []
+        late: list[_Done[A]] = []
+        crowd: list[_Done[A]] = []
         while queue and len(batch) < self._most_at_once:
             entry = queue.popleft()
-            if entry[1] > now:
-                batch.append(entry)
+            _, deadline, done, since = entry
+            if deadline <= now:
+                late.append(done)
+            elif now - since > longest_s:
+                crowd.append(done)
             else:
-                late.append(entry[2])
-        return batch, late
+                batch.append(entry)
+        return batch, late, crowd
 
     def _answers(self, items: list[Q]) -> Sequence[A | PlatformError]:
         try:
@@ -158,7 +166,7 @@ class Batcher(Generic[Q, A]):
             return [PlatformError("the computation failed; the server's log says why")] * len(items)
 
 
-def _tell(done: Callable[[A | PlatformError], None], answer: A | PlatformError) -> None:
+def _tell(done: _Done[A], answer: A | PlatformError) -> None:
     try:
         done(answer)
     except Exception:  # the others are still to be told

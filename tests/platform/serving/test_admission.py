@@ -1,5 +1,7 @@
 """How many may wait: by hand from Little's law, and as an invariant."""
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -108,6 +110,11 @@ def test_a_queue_may_be_long_for_a_moment_and_not_for_long() -> None:
     assert waiting(90, 24).limit == 100  # for 240 ms, though it is never shorter
     assert waiting(90, 26).limit == 20  # 20 ms
     assert waiting(19, 1000).limit == 100  # never as long as would be too long
+
+
+def test_whoever_has_waited_for_three_times_a_short_wait_is_late_in_a_queue_that_stands() -> None:
+    assert waiting(90, 24).longest_s == math.inf
+    assert waiting(90, 26).longest_s == pytest.approx(0.06)
 
 
 def test_a_queue_that_is_full_stands_sooner() -> None:

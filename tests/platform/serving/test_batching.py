@@ -24,6 +24,7 @@ class Bench:
 
     most_at_once: int = 4
     limit: int = 16
+    floor: int = 16
     now: float = 0.0
     ready: deque[Callable[[], None]] = field(default_factory=deque)
     batches_at: list[tuple[list[int], float]] = field(default_factory=list)
@@ -31,9 +32,10 @@ class Bench:
     answers: dict[int, Any] = field(default_factory=dict)
     meanwhile: Callable[[], None] = lambda: None
     failure: Exception | None = None
+    target_s: float = LATER  # no wait is too long
 
     def __post_init__(self) -> None:
-        admission = Admission(floor=self.limit, cap=self.limit)
+        admission = Admission(self.target_s, LATER, 0.5, min(self.floor, self.limit), self.limit)
         self.batcher: Batcher[int, int] = Batcher(
             self.run, self.most_at_once, admission, self.ready.append, self.ran.append,
             lambda: self.now,
@@ -217,6 +219,20 @@ def test_more_than_may_wait_are_refused_and_those_who_wait_are_served() -> None:
     bench.submit(7)
     bench.work()
     assert sorted(bench.answers) == [0, 1, 2, 3, 4, 5, 7]
+
+
+def test_whoever_waits_too_long_in_a_queue_that_stands_is_refused_after_all() -> None:
+    bench = Bench(limit=16, floor=4, target_s=0.125)
+    bench.submit(*range(16))  # full: that counts for many times as long, and it stands
+    bench.turn()
+    assert bench.batches == [[0, 1, 2, 3]]
+    bench.turn()
+    assert bench.batches[1:] == [[4, 5, 6, 7]]  # 0.25 s are within three times 0.125
+    bench.turn()
+    assert len(bench.batches) == 2  # 0.5 s are not
+    refused = [item for item, answer in bench.answers.items() if isinstance(answer, TooMany)]
+    assert refused == list(range(8, 16))
+    assert [ran.expired for ran in bench.ran] == [0, 0, 0]
 
 
 def test_while_others_wait_the_time_between_batches_is_part_of_their_cost() -> None:
