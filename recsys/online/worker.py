@@ -151,7 +151,8 @@ def _warm_up(answering: "Answering", store: "FeatureStore") -> None:
     """Compile what later requests reuse, and read what they will read."""
     from recsys.online.answering import Asked
 
-    users = itertools.cycle(store.user_ids())  # others in each batch: they see other apps
+    # Others in each batch, as far as there are so many: they see other apps.
+    users = itertools.cycle(list(itertools.islice(store.user_ids(), sum(_WARM_UP))))
     for n in _WARM_UP:
         asked = [Asked(user, None, 20, "wifi", 10, True) for user in itertools.islice(users, n)]
         answering.run(asked)

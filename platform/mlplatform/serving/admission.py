@@ -11,7 +11,7 @@ A queue that is long for a moment has met a burst, or the machine stood still, a
 off; one that stays long has met more than can be served, and then its length helps nobody
 (K. Nichols and V. Jacobson, Controlling Queue Delay, 2012).  So a long wait is allowed until the
 queue has stood for `patience_s`, or was full for a fraction of it, and from then on a short one;
-whoever has waited for longer than that by then is refused after all, as they would be late.
+whoever has waited for `_LONGEST` times that by then is refused after all, for they would be late.
 When nothing more waits for a moment the long one is allowed again; but until the queue has been
 short for `patience_s` in all, standing for another moment ends it: clients, too, stand still.
 """

@@ -116,14 +116,14 @@ class Exchange:
     message_event = asyncio.Event()  # set when the client leaves; nobody waits for it
 
     __slots__ = (
-        "_began", "_expects", "_handler", "_headers", "_no_body", "_parts", "_path", "_protocol",
-        "_refused", "_turn", "disconnected", "keep_alive", "more_body", "response_complete",
+        "_began", "_expects", "_handler", "_headers", "_no_body", "_parts", "_protocol",
+        "_refused", "_turn", "disconnected", "keep_alive", "more_body", "path", "response_complete",
     )  # fmt: skip
 
     def __init__(self, protocol: "HotProtocol", path: str, handler: Handler) -> None:
         parser, site = protocol.parser, protocol.site
         self._protocol = protocol
-        self._path = path
+        self.path = path
         self._handler = handler
         self._headers = dict(protocol.headers)
         self._began = protocol.since
@@ -172,7 +172,7 @@ class Exchange:
         except PlatformError as error:
             self._fail(error)
         except Exception:
-            logger.exception("%s failed", self._path)
+            logger.exception("%s failed", self.path)
             self._fail(PlatformError("the request failed; the server's log says why"))
 
     def _fail(self, error: PlatformError) -> None:
@@ -183,11 +183,11 @@ class Exchange:
         self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
     ) -> None:
         if self.response_complete:
-            raise RuntimeError(f"{self._path}: a second reply to one request")
+            raise RuntimeError(f"{self.path}: a second reply to one request")
         self.response_complete = True
         protocol = self._protocol
         site, transport = protocol.site, protocol.transport
-        site.answered(self._path, status, time.monotonic() - self._began)
+        site.answered(self.path, status, time.monotonic() - self._began)
         if transport.is_closing():  # the client is gone
             return
         # What was pipelined behind this one before the server drained is still answered.
@@ -211,7 +211,7 @@ class Exchange:
 class TurnedAway(Exchange):
     """A request for which there is no room: it is answered unread, at a fraction of the cost."""
 
-    __slots__ = ("path",)
+    __slots__ = ()
 
     def __init__(self, protocol: "HotProtocol", path: str) -> None:
         parser = protocol.parser

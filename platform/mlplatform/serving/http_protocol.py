@@ -147,8 +147,11 @@ class HotProtocol(HttpToolsProtocol):
             return
         before = self.cycle
         exchange: Any
-        asks_first = any(name == b"expect" for name, _ in self.headers)
-        if self.site.full() and method != b"HEAD" and not asks_first:
+        if (
+            self.site.full()
+            and method != b"HEAD"
+            and not any(name == b"expect" for name, _ in self.headers)
+        ):
             exchange = TurnedAway(self, route[0])
         else:
             exchange = Exchange(self, *route)

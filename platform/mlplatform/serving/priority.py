@@ -38,14 +38,13 @@ async def run_low(task: Callable[[], T]) -> T:
 def lower_process() -> None:
     """Lower every thread that there is, for good: what is left to do is nobody's business."""
     for path in Path("/proc/self/task").iterdir():
-        with suppress(ProcessLookupError):  # it has ended
-            _lower(int(path.name))
+        lower(int(path.name))
 
 
-def lower(process: int) -> None:
-    """Lower another process of one thread, and with it what it will start."""
+def lower(thread: int) -> None:
+    """Lower a thread, of another process too, and with it those that it will start."""
     with suppress(ProcessLookupError):  # it has ended
-        _lower(process)
+        _lower(thread)
 
 
 @cache
