@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from mlplatform.errors import AnomaliesFound, PlatformError
-from recsys import data_cli, registry_cli
+from recsys import data_cli, log_cli, registry_cli
 from recsys.data_cli import JsonOption
 from recsys.registry_cli import WORKSPACE, WorkspaceOption
 
@@ -189,6 +189,7 @@ for verb in (
     registry_cli.gc, registry_cli.lineage, registry_cli.rebuild,
 ):  # fmt: skip
     app.command()(verb)
+app.command()(log_cli.seal)
 app.command()(data_cli.validate)
 app.command()(data_cli.skew)
 app.add_typer(data_cli.schema_app)
