@@ -21,6 +21,7 @@ import msgspec
 
 from mlplatform.errors import FailedPrecondition
 from mlplatform.serving.assignment import GO, Assignment, Report
+from mlplatform.serving.cores import confine
 from mlplatform.serving.priority import lower, may_raise
 
 _ONE_THREAD = dict.fromkeys(
@@ -93,7 +94,8 @@ class Child:
         changed: Callable[[], None],
     ) -> None:
         self.worker, self.stage = worker, Stage.LOADING
-        self._task, self._changed = task, changed
+        self._task, self._changed, self._low_priority = task, changed, low_priority
+        self._cores = frozenset(os.sched_getaffinity(0))
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._serving: asyncio.Future[None] = self._loop.create_future()
@@ -144,6 +146,17 @@ class Child:
     @property
     def is_serving(self) -> bool:
         return self.stage is Stage.SERVING
+
+    @property
+    def loads_low(self) -> bool:
+        """Whether it loads while others serve."""
+        return self._low_priority and self.stage is Stage.LOADING
+
+    def keep_to(self, cores: frozenset[int]) -> None:
+        """Have it run on these cores alone."""
+        if cores != self._cores and self.stage is not Stage.ENDED:
+            confine(self.pid, cores)
+            self._cores = cores
 
     async def load(self) -> None:
         """Wait until it is ready.

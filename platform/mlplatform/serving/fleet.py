@@ -6,10 +6,12 @@ when the next one serves, and how all of them are.
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from mlplatform.serving.child import Stage, Task
+from mlplatform.serving.cores import cores_of
 from mlplatform.serving.generation import Generation
 from mlplatform.serving.status import VersionStatus, WorkerStatus, version_states
 
@@ -63,11 +65,12 @@ class Fleet:
             self._workers,
             verify=self._verify,
             low_priority=self._serving is not None,
-            changed=self._changed,
+            changed=self._note_change,
         )
         load = asyncio.create_task(generation.take_over())
         load.add_done_callback(self._note_end)
         self._loading = generation, load
+        self._place()
 
     def drop(self) -> None:
         """End the generation that loads, if there is one."""
@@ -76,6 +79,7 @@ class Fleet:
             load.cancel()
             self._loading = None
             self._drain(generation)
+            self._place()
 
     def settle(self) -> None:
         """Switch to the generation that loads if it serves by now.
@@ -127,6 +131,24 @@ class Fleet:
             for child, restarts in zip(generation.children, generation.restarts, strict=False)
             if child.stage is not Stage.ENDED
         ]
+
+    def _note_change(self) -> None:
+        self._place()
+        self._changed()
+
+    def _place(self) -> None:
+        """Keep apart who serves and who loads (`cores.py`)."""
+        cores = frozenset(os.sched_getaffinity(0))
+        serving = self._serving.children if self._serving else ()
+        loading = self._loading[0].children if self._loading else ()
+        for child in (*serving, *loading):
+            others_load = self._loading is not None and child in serving
+            child.keep_to(
+                cores_of(
+                    child.worker, cores, self._workers,
+                    loads_low=child.loads_low, others_load=others_load,
+                )
+            )  # fmt: skip
 
     def _drain(self, generation: Generation) -> None:
         self._past |= dict.fromkeys(generation.versions.values())

@@ -149,6 +149,31 @@ def test_a_worker_that_cannot_say_why_it_does_not_load_is_spoken_for(
         assert running.get()["word"] == "one"
 
 
+def test_who_serves_and_who_loads_are_kept_apart_until_it_is_loaded(tmp_path: Path) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+
+    def kept_to(pid: int) -> list[int]:
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return sorted({core for task in tasks for core in os.sched_getaffinity(int(task.name))})
+
+    def places() -> list[list[int]]:
+        return [kept_to(pid) for pid in running.pids()]
+
+    with server(tmp_path, "one", workers=len(cores)) as running:
+        wait_until(lambda: running.get() != {}, "it serves")
+        assert places() == [cores] * len(cores)
+        running.push("waiting")
+        wait_until(lambda: len(running.pids()) == 2 * len(cores), "2 loads")
+        assert places() == [[core] for core in cores] + [cores[-1:]] * len(cores)
+        running.registry.rollback("stable")
+        wait_until(lambda: len(running.pids()) == len(cores), "2 is dropped")
+        wait_until(lambda: places() == [cores] * len(cores), "they may roam again")
+        (running.registry.root / "release").touch()
+        running.registry.set_label("stable", 2)
+        wait_until(lambda: running.status().labels == {"stable": 2}, "2 is served")
+        wait_until(lambda: places() == [cores] * len(cores), "none is bound")
+
+
 def test_a_generation_that_still_loads_is_dropped_when_the_label_moves_on(tmp_path: Path) -> None:
     with server(tmp_path, "one") as running:
         running.wait_for(stable=1)

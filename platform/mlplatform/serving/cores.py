@@ -1,0 +1,41 @@
+"""Which cores a worker runs on, so that one that loads is not felt by those that serve.
+
+Enters: how many workers there are, and what they are at.  Leaves: sets of cores.
+
+As a rule every worker may run on any core, and the kernel sees to it that none waits where another
+core has nothing to do.  A core that runs what is low (`priority.py`) has something to do, though:
+two workers that meet on the other one then share it until a tick of the clock, or several.  And
+what loads empties the caches of the core it runs on.  So while others load, each worker that serves
+keeps to a core of its own, and all that loads is on one of them.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def cores_of(
+    worker: int, cores: frozenset[int], workers: int, *, loads_low: bool, others_load: bool
+) -> frozenset[int]:
+    """Those, of all, that a worker may run on.
+
+    Where there are not as many cores as workers, these are all: the kernel knows better.
+
+    Args:
+        worker: which one, from 0.
+        loads_low: it loads while others serve.
+        others_load: it serves while others load.
+    """
+    if len(cores) != workers:
+        return cores
+    if loads_low:
+        return frozenset({max(cores)})
+    return frozenset({sorted(cores)[worker]}) if others_load else cores
+
+
+def confine(process: int, cores: frozenset[int]) -> None:
+    """Have a process's threads, and those that they will start, run on these cores alone."""
+    # A thread or the process may have ended meanwhile.
+    with suppress(ProcessLookupError, FileNotFoundError):
+        for path in Path(f"/proc/{process}/task").iterdir():
+            os.sched_setaffinity(int(path.name), cores)
