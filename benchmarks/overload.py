@@ -113,9 +113,10 @@ def add_figures(
     figures["p99 in the second after, ms"] = usual.percentile_ms(99, after)
     limits["p99 in the second after, ms"] = ("most", BUDGET_MS)
     figures["errors in the second after"] = int((~usual.ok[after]).sum())
-    limits["errors in the second after"] = ("most", 0)
     late = usual.intended[after & ~usual.ok]
     figures["the last error after it, ms"] = float(np.max(late - end, initial=0.0)) * 1e3
+    # Whoever comes before what was let in is answered meets a full queue still.
+    limits["the last error after it, ms"] = ("most", BUDGET_MS)
     figures["p99 from then on, ms"] = usual.percentile_ms(99, usual.between(end + 1, np.inf))
     figures["the burst's generator's own lag, p99, ms"] = float(np.percentile(burst.lag_ms, 99))
     figures["the burst's generator's CPU, us a query"] = burst.cpu_us

@@ -197,11 +197,21 @@ def highest_rate(
 
     From `first` upward (or downward) by halves as long as it goes, then between the last that went
     and the first that did not, until they are within `resolution` of each other.  A rate that fails
-    is tried once more: a machine that stands still for a moment says nothing of the rate.
+    is tried once more: a machine that stands still for a moment says nothing of the rate.  What
+    comes of each try goes to standard error, for this takes long.
     """
 
+    def tried(rate: float, seconds: float) -> Outcome:
+        outcome = load(rate, seconds)
+        print(
+            f"{rate:,.0f} a second for {seconds:g} s: p99 {outcome.percentile_ms(99):.1f} ms, "
+            f"{sum(outcome.errors().values())} errors",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+        return outcome
+
     def goes(rate: float) -> bool:
-        return any(sustained(load(rate, step_s)) for _ in range(TRIES))
+        return any(sustained(tried(rate, step_s)) for _ in range(TRIES))
 
     low, high = (first, math.inf) if goes(first) else (0.0, first)
     while math.isinf(high):
@@ -217,7 +227,7 @@ def highest_rate(
         low, high = (rate, high) if goes(rate) else (low, rate)
     while low >= 1:
         for _ in range(TRIES):
-            outcome = load(low, confirm_s)
+            outcome = tried(low, confirm_s)
             if sustained(outcome):
                 return low, outcome
         low /= 1 + resolution

@@ -104,6 +104,7 @@ def test_answers_of_a_burst_count_where_they_are_good_and_in_time() -> None:
     assert result.figures["p99 before, ms"] == pytest.approx(5)
     assert result.figures["p99 in the second after, ms"] == pytest.approx(9)
     assert result.figures["errors in the second after"] == 1
+    assert result.figures["the last error after it, ms"] == pytest.approx(500)
     assert result.figures["p99 from then on, ms"] == pytest.approx(8)
     # Accepted: 20 and 70 of the usual, 30, 40 and 60 of the burst.
     assert 60 < result.figures["p99 of what was accepted, ms"] <= 70
