@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from mlplatform.errors import NotFound
 from recsys.data_cli import JsonOption
 from recsys.registry_cli import WORKSPACE, WorkspaceOption
 
@@ -38,6 +39,8 @@ def seal(
     from recsys.online.server import LOG
 
     folder = state or workspace / "serving"
+    if not (folder / LOG).is_dir():
+        raise NotFound(f"{folder / LOG}: expected a server's log, got no such folder; see --state")
     since = began.replace(tzinfo=UTC).timestamp()
     sealed = seal_span(folder / LOG, folder, SPANS, day, since, time.time())
     if as_json:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mlplatform.errors import FailedPrecondition
+from mlplatform.errors import FailedPrecondition, NotFound
 from recsys.cli import app
 from tests.recsys.online.test_events import NOON, event, request, told, write_file
 
@@ -37,3 +37,9 @@ def test_what_cannot_be_sealed_is_said_in_a_line(state: Path) -> None:
     )
     when = CliRunner().invoke(app, ["seal", "0", "--began", "yesterday", "--state", str(state)])
     assert when.exit_code == 2 and "%Y-%m-%d" in when.stderr
+
+
+def test_where_no_server_was_is_said_and_nothing_is_written(tmp_path: Path) -> None:
+    found = CliRunner().invoke(app, ["seal", "0", "--began", DAY_0, "--workspace", str(tmp_path)])
+    assert isinstance(found.exception, NotFound) and "--state" in str(found.exception)
+    assert list(tmp_path.iterdir()) == []
