@@ -35,7 +35,7 @@ def cores_of(
 
 def confine(process: int, cores: frozenset[int]) -> None:
     """Have a process's threads, and those that they will start, run on these cores alone."""
-    # A thread or the process may have ended meanwhile.
-    with suppress(ProcessLookupError, FileNotFoundError):
+    with suppress(FileNotFoundError):  # the process has ended
         for path in Path(f"/proc/{process}/task").iterdir():
-            os.sched_setaffinity(int(path.name), cores)
+            with suppress(ProcessLookupError):  # the thread has; the others have not
+                os.sched_setaffinity(int(path.name), cores)

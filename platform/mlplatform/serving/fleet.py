@@ -141,14 +141,14 @@ class Fleet:
         cores = frozenset(os.sched_getaffinity(0))
         serving = self._serving.children if self._serving else ()
         loading = self._loading[0].children if self._loading else ()
-        for child in (*serving, *loading):
-            others_load = self._loading is not None and child in serving
-            child.keep_to(
-                cores_of(
-                    child.worker, cores, self._workers,
-                    loads_low=child.loads_low, others_load=others_load,
-                )
-            )  # fmt: skip
+        for children, others_load in ((serving, self._loading is not None), (loading, False)):
+            for child in children:
+                child.keep_to(
+                    cores_of(
+                        child.worker, cores, self._workers,
+                        loads_low=child.loads_low, others_load=others_load,
+                    )
+                )  # fmt: skip
 
     def _drain(self, generation: Generation) -> None:
         self._past |= dict.fromkeys(generation.versions.values())
