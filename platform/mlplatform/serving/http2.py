@@ -291,7 +291,11 @@ class Connection(Reader):
         self._lose_streams()
         if self.transport.is_closing():
             return
-        self.transport.write_eof()
+        try:
+            self.transport.write_eof()
+        except OSError:  # the client reset the connection, and asyncio has not seen it yet
+            self.transport.abort()
+            return
         self._until = self.loop.time() + _GRACE_S
         self._later(_LINGER_S, self._linger)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -511,6 +512,19 @@ class TestLeaving:
         peer.opened[0].answer()
         peer.go_away()
         assert peer.wire.frames() == []
+
+    @in_loop
+    async def test_a_client_that_reset_the_connection_unseen_is_let_go(self) -> None:
+        peer, loop = Peer(), asyncio.get_running_loop()
+        server = await loop.create_server(lambda: peer, "127.0.0.1", 0)
+        async with server:
+            client = socket.create_connection(server.sockets[0].getsockname())
+            while isinstance(peer.transport, Wire):
+                await asyncio.sleep(0)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            peer.close()
+            assert peer.transport.is_closing()
 
 
 kinds = st.integers(0, 11)
