@@ -2,10 +2,7 @@
 
 import asyncio
 import random
-import socket
 import struct
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,74 +10,19 @@ from hypothesis import strategies as st
 
 from mlplatform.serving import http2
 from mlplatform.serving import http2_frames as h2
-from mlplatform.serving.hpack import Decoder, Field, literal
-from mlplatform.serving.http2 import Connection
-from mlplatform.serving.http2_frames import Limits, frame, number
-from mlplatform.serving.http2_stream import Stream
-from tests.platform.serving.http2_wire import Frame, Wire, in_loop
-
-PLAIN = h2.END_HEADERS
-LAST = h2.END_STREAM
-WINDOW = 100_000
-# POST, http, the path /
-REQUEST = b"\x83\x86\x84" + literal(b":authority", b"here")
-ANSWER, END = b"\x88", literal(b"said", b"all")
-
-
-class Echo(Stream):
-    """Answers with what it got, once that is complete; or with `Peer.answer`."""
-
-    connection: "Peer"
-
-    def __init__(self, connection: "Peer", stream_id: int) -> None:
-        super().__init__(connection, stream_id)
-        self.body = b""
-        self.gone = False
-
-    def received(self, data: bytes) -> None:
-        self.body += data
-        self.consumed(len(data))
-        if self.received_all and self.connection.answers:
-            self.answer()
-
-    def answer(self) -> None:
-        self.send(ANSWER, self.connection.answer or self.body, END)
-
-    def lost(self) -> None:
-        self.gone = True
-
-    def cut(self) -> None:
-        self.send(trailers=ANSWER)
-
-
-class Peer(Connection):
-    """A server's connection, and the client's hand on it."""
-
-    def __init__(self, answers: bool = True, greet: bool = True) -> None:
-        super().__init__(Limits(1000, WINDOW, streams=10))
-        self.answers = answers
-        self.answer = b""
-        self.opened: list[Echo] = []
-        self.heads: list[list[Field] | None] = []
-        self.wire = Wire()
-        self.connection_made(self.wire)
-        if greet:
-            self.data_received(h2.PREFACE)
-            self.get(h2.SETTINGS, 0, 0)
-            self.wire.sent.clear()
-
-    def read(self, fields: list[Field] | None) -> Any:
-        if fields is not None:
-            h2.check_request(fields)
-        self.heads.append(fields)
-        return fields
-
-    def open(self, stream_id: int, head: Any) -> Echo:
-        self.opened.append(Echo(self, stream_id))
-        return self.opened[-1]
-
-    def get(self, kind: int, flags: int, stream: int, payload: bytes = b"") -> None:
-        self.data_received(frame(kind, flags, stream, payload))
+from mlplatform.serving.hpack import literal
+from mlplatform.serving.http2_frames import Limits, number
+from tests.platform.serving.http2_peer import (
+    ANSWER,
+    END,
+    LAST,
+    PLAIN,
+    REQUEST,
+    WINDOW,
+    Peer,
+    conversation,
+)
+from tests.platform.serving.http2_wire import Frame, in_loop
 
 
 def test_limits_are_told_as_they_are() -> None:
@@ -99,33 +41,6 @@ async def test_settings_are_told_first_and_the_clients_are_acknowledged() -> Non
     peer.data_received(h2.PREFACE)
     peer.get(h2.SETTINGS, 0, 0, struct.pack(">HI", 0x99, 1))  # unknown, and to be ignored
     assert peer.wire.frames() == [(h2.SETTINGS, h2.ACK, 0, b"")]
-
-
-def conversation() -> bytes:
-    block = REQUEST + literal(b"x-long", b"v" * 200)
-    return b"".join(
-        [
-            h2.PREFACE,
-            frame(h2.SETTINGS, 0, 0, b""),
-            frame(h2.HEADERS, PLAIN, 1, REQUEST),
-            frame(h2.DATA, 0, 1, b"hel"),
-            frame(0x55, 0xFF, 1, b"no such type"),
-            frame(
-                h2.HEADERS,
-                LAST | h2.PADDED | h2.HAS_PRIORITY,
-                3,
-                b"\x02" + bytes(5) + block[:9] + bytes(2),
-            ),
-            frame(h2.CONTINUATION, 0, 3, block[9:50]),
-            frame(h2.CONTINUATION, PLAIN, 3, block[50:]),
-            frame(h2.DATA, LAST | h2.PADDED, 1, b"\x03lo" + bytes(3)),
-            frame(h2.PRIORITY, 0, 1, bytes(5)),
-            frame(h2.PING, 0, 0, b"12345678"),
-            frame(h2.HEADERS, PLAIN, 5, REQUEST),
-            frame(h2.DATA, 0, 5, b"trailers follow"),
-            frame(h2.HEADERS, PLAIN | LAST, 5, literal(b"a", b"b")),
-        ]
-    )  # fmt: skip
 
 
 ANSWERED = [
@@ -430,146 +345,3 @@ async def test_a_head_that_is_too_long_is_told_and_one_without_end_is_no_head() 
     for _ in range(20):
         peer.get(h2.CONTINUATION, 0, 3, literal(b"a", b"v" * 200))
     assert peer.wire.faults() == [(h2.GOAWAY, 0, h2.ENHANCE_YOUR_CALM)]
-
-
-NOTHING: dict[str, Callable[[int], bytes]] = {
-    "resets": lambda n: (
-        frame(h2.HEADERS, PLAIN, 3 + 2 * n, REQUEST)
-        + frame(h2.RST_STREAM, 0, 3 + 2 * n, number(h2.CANCEL))
-    ),
-    # The client has the server reset: MadeYouReset, CVE-2025-8671.
-    "faults": lambda n: (
-        frame(h2.HEADERS, PLAIN, 3 + 2 * n, REQUEST)
-        + frame(h2.WINDOW_UPDATE, 0, 3 + 2 * n, number(0))
-    ),
-    "pings": lambda n: frame(h2.PING, 0, 0, bytes(8)),
-    "settings": lambda n: frame(h2.SETTINGS, 0, 0, b""),
-    "empty data": lambda n: frame(h2.DATA, 0, 1, b""),
-    "priorities": lambda n: frame(h2.PRIORITY, 0, 1, bytes(5)),
-    "unknown": lambda n: frame(0xEE, 0, 1, b""),
-    "late data": lambda n: frame(h2.RST_STREAM if not n else h2.DATA, 0, 1, number(8)),
-}
-
-
-@pytest.mark.parametrize("name", NOTHING)
-@in_loop
-async def test_a_flood_of_nothing_ends_the_connection(name: str) -> None:
-    peer = Peer(answers=False)
-    peer.get(h2.HEADERS, PLAIN, 1, REQUEST)
-    for n in range(1000):
-        peer.data_received(NOTHING[name](n))
-    assert not peer.closing
-    # Two seconds' worth, lest the count begins anew in the midst of it.
-    peer.data_received(b"".join(map(NOTHING[name], range(1000, 10_000))))
-    assert peer.wire.faults()[-1] == (h2.GOAWAY, 0, h2.ENHANCE_YOUR_CALM)
-    assert peer.wire.ended and not peer.streams
-
-
-class TestLeaving:
-    @in_loop
-    async def test_it_ends_in_two_steps_and_what_comes_in_between_is_served(self) -> None:
-        peer = Peer()
-        peer.get(h2.HEADERS, PLAIN, 1, REQUEST)
-        peer.go_away()
-        (goaway, ping) = peer.wire.frames()
-        assert goaway == (h2.GOAWAY, 0, 0, number(2**31 - 1) + number(h2.NO_ERROR))
-        assert ping[0] == h2.PING
-        peer.get(h2.HEADERS, PLAIN | LAST, 3, REQUEST)
-        assert peer.wire.frames()[-1] == (h2.HEADERS, PLAIN | LAST, 3, END)
-        assert not peer.quiet
-        peer.get(h2.PING, h2.ACK, 0, ping[3])
-        assert peer.wire.frames() == [(h2.GOAWAY, 0, 0, number(3) + number(h2.NO_ERROR))]
-        peer.get(h2.HEADERS, PLAIN | LAST, 5, REQUEST)  # the client knows that it was not heard
-        peer.get(h2.DATA, 0, 5, b"x")
-        assert peer.wire.frames() == [] and not peer.wire.ended and not peer.quiet
-        peer.opened[0].lasting = True  # type: ignore[misc]
-        assert peer.quiet
-        peer.get(h2.DATA, LAST, 1, b"hello")
-        assert peer.wire.frames()[-1] == (h2.HEADERS, PLAIN | LAST, 1, END)
-        assert peer.wire.ended and not peer.wire.aborted
-
-    @in_loop
-    async def test_it_happens_at_an_age_and_does_not_wait_for_a_deaf_client(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        for name in ("AGE_S", "_LAST_CALL_S", "_GRACE_S", "_LINGER_S"):
-            monkeypatch.setattr(http2, name, 0.01)
-        peer = Peer(answers=False)
-        peer.get(h2.HEADERS, PLAIN, 1, REQUEST)
-        while not peer.wire.aborted:
-            await asyncio.sleep(0.005)
-        kinds = [(kind, stream) for kind, _, stream, _ in peer.wire.frames()]
-        assert kinds == [
-            (h2.GOAWAY, 0), (h2.PING, 0), (h2.GOAWAY, 0), (h2.HEADERS, 1), (h2.RST_STREAM, 1),
-        ]  # fmt: skip
-
-    @in_loop
-    async def test_a_client_that_goes_loses_its_streams(self) -> None:
-        peer = Peer(answers=False)
-        peer.get(h2.HEADERS, PLAIN, 1, REQUEST)
-        peer.connection_lost(None)
-        assert peer.opened[0].gone and not peer.streams
-        peer.opened[0].answer()
-        peer.go_away()
-        assert peer.wire.frames() == []
-
-    @in_loop
-    async def test_a_client_that_reset_the_connection_unseen_is_let_go(self) -> None:
-        peer, loop = Peer(), asyncio.get_running_loop()
-        server = await loop.create_server(lambda: peer, "127.0.0.1", 0)
-        async with server:
-            client = socket.create_connection(server.sockets[0].getsockname())
-            while isinstance(peer.transport, Wire):
-                await asyncio.sleep(0)
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            client.close()
-            peer.close()
-            assert peer.transport.is_closing()
-
-
-kinds = st.integers(0, 11)
-payloads = st.binary(max_size=40) | st.sampled_from(
-    [REQUEST, REQUEST[:3], bytes(4), bytes(8), bytes(6)]
-)
-frames = st.builds(frame, kinds, st.integers(0, 255), st.sampled_from([0, 1, 2, 3, 5, 7]), payloads)
-
-
-class TestFuzz:
-    @given(st.lists(frames | st.binary(max_size=30), max_size=30), st.booleans())
-    @settings(max_examples=300, deadline=None)
-    @in_loop
-    async def test_no_bytes_whatever_break_the_protocol(
-        self, sent: list[bytes], greet: bool
-    ) -> None:
-        peer = Peer(greet=greet)
-        for part in sent:
-            peer.data_received(part)
-        self.check(peer)
-
-    @given(st.data())
-    @settings(max_examples=300, deadline=None)
-    @in_loop
-    async def test_nor_does_a_conversation_with_some_bytes_changed(
-        self, data: st.DataObject
-    ) -> None:
-        peer, sent = Peer(greet=False), bytearray(conversation())
-        for _ in range(data.draw(st.integers(1, 4))):
-            at = data.draw(st.integers(len(h2.PREFACE), len(sent) - 1))
-            sent[at] = data.draw(st.integers(0, 255))
-        peer.data_received(bytes(sent))
-        self.check(peer)
-
-    @staticmethod
-    def check(peer: Peer) -> None:
-        """It is over, with a word why; or it goes on, and answers."""
-        reading: Decoder[Any] = Decoder(lambda fields: fields, 10_000)
-        told = peer.wire.frames()  # whole frames, all of them
-        for kind, _, _, payload in told:
-            if kind == h2.HEADERS:
-                reading.decode(payload)
-        if peer.closing:
-            assert told[-1][0] == h2.GOAWAY and peer.wire.ended
-            assert not peer.streams
-        else:
-            assert not peer.wire.ended
-        assert peer.unsent == sum(stream.unsent for stream in peer.streams.values())
