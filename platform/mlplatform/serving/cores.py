@@ -5,8 +5,9 @@ Enters: how many workers there are, and what they are at.  Leaves: sets of cores
 As a rule every worker may run on any core, and the kernel sees to it that none waits where another
 core has nothing to do.  A core that runs what is low (`priority.py`) has something to do, though:
 two workers that meet on the other one then share it until a tick of the clock, or several.  And
-what loads empties the caches of the core it runs on.  So while others load, each worker that serves
-keeps to a core of its own, and all that loads is on one of them.
+what loads empties the caches of the core it runs on.  So while something loads, each worker of the
+generation that serves keeps to a core of its own, and a generation that loads beside it to one of
+them.  One that loads in the place of a dead worker has that one's core, where nobody waits for it.
 """
 
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 
 
 def cores_of(
-    worker: int, cores: frozenset[int], workers: int, *, loads_low: bool, others_load: bool
+    worker: int, cores: frozenset[int], workers: int, *, beside: bool, something_loads: bool
 ) -> frozenset[int]:
     """Those, of all, that a worker may run on.
 
@@ -23,14 +24,14 @@ def cores_of(
 
     Args:
         worker: which one, from 0.
-        loads_low: it loads while others serve.
-        others_load: it serves while others load.
+        beside: it loads, and is of a generation that serves when all of it has loaded.
+        something_loads: it is of the generation that serves, while a worker loads, be it itself.
     """
     if len(cores) != workers:
         return cores
-    if loads_low:
+    if beside:
         return frozenset({max(cores)})
-    return frozenset({sorted(cores)[worker]}) if others_load else cores
+    return frozenset({sorted(cores)[worker]}) if something_loads else cores
 
 
 def confine(process: int, cores: frozenset[int]) -> None:

@@ -139,16 +139,13 @@ class Fleet:
     def _place(self) -> None:
         """Keep apart who serves and who loads (`cores.py`)."""
         cores = frozenset(os.sched_getaffinity(0))
+        place = partial(cores_of, cores=cores, workers=self._workers)
         serving = self._serving.children if self._serving else ()
-        loading = self._loading[0].children if self._loading else ()
-        for children, others_load in ((serving, self._loading is not None), (loading, False)):
-            for child in children:
-                child.keep_to(
-                    cores_of(
-                        child.worker, cores, self._workers,
-                        loads_low=child.loads_low, others_load=others_load,
-                    )
-                )  # fmt: skip
+        loads = self._loading is not None or any(child.loads_low for child in serving)
+        for child in serving:
+            child.keep_to(place(child.worker, beside=False, something_loads=loads))
+        for child in self._loading[0].children if self._loading else ():
+            child.keep_to(place(child.worker, beside=child.loads_low, something_loads=False))
 
     def _drain(self, generation: Generation) -> None:
         self._past |= dict.fromkeys(generation.versions.values())

@@ -9,23 +9,24 @@ CORES = frozenset({0, 1, 5})
 
 
 def of(
-    worker: int, workers: int = 3, loads_low: bool = False, others_load: bool = False
+    worker: int, workers: int = 3, beside: bool = False, something_loads: bool = False
 ) -> set[int]:
-    return set(cores_of(worker, CORES, workers, loads_low=loads_low, others_load=others_load))
+    found = cores_of(worker, CORES, workers, beside=beside, something_loads=something_loads)
+    return set(found)
 
 
 def test_as_a_rule_everybody_may_run_anywhere() -> None:
     assert [of(worker) for worker in range(3)] == [CORES] * 3
 
 
-def test_while_others_load_each_has_a_core_and_those_the_last_one() -> None:
-    assert [of(worker, others_load=True) for worker in range(3)] == [{0}, {1}, {5}]
-    assert [of(worker, loads_low=True) for worker in range(3)] == [{5}] * 3
+def test_while_something_loads_each_has_a_core_and_who_loads_beside_them_the_last_one() -> None:
+    assert [of(worker, something_loads=True) for worker in range(3)] == [{0}, {1}, {5}]
+    assert [of(worker, beside=True) for worker in range(3)] == [{5}] * 3
 
 
 def test_where_there_are_more_or_fewer_cores_nobody_is_bound() -> None:
     for workers in (2, 4):
-        assert of(0, workers, others_load=True) == of(0, workers, loads_low=True) == CORES
+        assert of(0, workers, something_loads=True) == of(0, workers, beside=True) == CORES
 
 
 def test_a_process_is_confined_and_one_that_has_ended_is_left() -> None:

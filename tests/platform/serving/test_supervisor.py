@@ -14,7 +14,14 @@ import pytest
 
 from mlplatform.serving.child import Stage
 from mlplatform.serving.status import State, VersionStatus
-from tests.platform.serving.small_server import TOKEN, Client, is_running, server, wait_until
+from tests.platform.serving.small_server import (
+    TOKEN,
+    Client,
+    Server,
+    is_running,
+    server,
+    wait_until,
+)
 
 
 def test_what_the_labels_point_at_is_served_by_every_worker(tmp_path: Path) -> None:
@@ -149,29 +156,46 @@ def test_a_worker_that_cannot_say_why_it_does_not_load_is_spoken_for(
         assert running.get()["word"] == "one"
 
 
-def test_who_serves_and_who_loads_are_kept_apart_until_it_is_loaded(tmp_path: Path) -> None:
-    cores = sorted(os.sched_getaffinity(0))
+def places(running: Server) -> list[list[int]]:
+    """The cores of each process, in the order of the status."""
 
     def kept_to(pid: int) -> list[int]:
         tasks = Path(f"/proc/{pid}/task").iterdir()
         return sorted({core for task in tasks for core in os.sched_getaffinity(int(task.name))})
 
-    def places() -> list[list[int]]:
-        return [kept_to(pid) for pid in running.pids()]
+    return [kept_to(pid) for pid in running.pids()]
 
+
+def test_who_serves_and_who_loads_are_kept_apart_until_it_is_loaded(tmp_path: Path) -> None:
+    cores = sorted(os.sched_getaffinity(0))
     with server(tmp_path, "one", workers=len(cores)) as running:
         wait_until(lambda: running.get() != {}, "it serves")
-        assert places() == [cores] * len(cores)
+        assert places(running) == [cores] * len(cores)
         running.push("waiting")
         wait_until(lambda: len(running.pids()) == 2 * len(cores), "2 loads")
-        assert places() == [[core] for core in cores] + [cores[-1:]] * len(cores)
+        assert places(running) == [[core] for core in cores] + [cores[-1:]] * len(cores)
         running.registry.rollback("stable")
         wait_until(lambda: len(running.pids()) == len(cores), "2 is dropped")
-        wait_until(lambda: places() == [cores] * len(cores), "they may roam again")
+        wait_until(lambda: places(running) == [cores] * len(cores), "they may roam again")
         (running.registry.root / "release").touch()
         running.registry.set_label("stable", 2)
         wait_until(lambda: running.status().labels == {"stable": 2}, "2 is served")
-        wait_until(lambda: places() == [cores] * len(cores), "none is bound")
+        wait_until(lambda: places(running) == [cores] * len(cores), "none is bound")
+
+
+def test_who_loads_in_the_place_of_a_dead_worker_has_its_core(tmp_path: Path) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    with server(tmp_path, "waiting", workers=len(cores)) as running:
+        release = running.registry.root / "release"
+        release.touch()
+        running.wait_for(stable=1)
+        release.unlink()
+        os.kill(running.pids()[0], signal.SIGKILL)
+        wait_until(lambda: running.status().workers[0].restarts == 1, "another loads")
+        assert places(running) == [[core] for core in cores]
+        release.touch()
+        running.wait_for(stable=1)
+        wait_until(lambda: places(running) == [cores] * len(cores), "none is bound")
 
 
 def test_a_generation_that_still_loads_is_dropped_when_the_label_moves_on(tmp_path: Path) -> None:
