@@ -12,7 +12,7 @@ Half of the requests come over HTTP, half over gRPC.
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,12 +73,13 @@ def measure_on(workspace: Path, settings: Settings) -> Result:
             for number, pairs in of_door.items():
                 some[number] += pairs
         compare(result, workspace, Registry(registry), some)
-    result.figures["swaps and rollbacks"] = len(moves.seconds)
+    result.figures["swaps and rollbacks"] = len(moves.forward_s) + len(moves.back_s)
     result.limits["swaps and rollbacks"] = (
         "least", settings.swaps + len(settings.rollback_after),
     )  # fmt: skip
-    result.figures["a swap, median, s"] = float(np.median(moves.seconds))
-    result.figures["a swap, longest, s"] = max(moves.seconds)
+    for what, seconds in (("a later", moves.forward_s), ("an earlier", moves.back_s)):
+        result.figures[f"until {what} version is served, median, s"] = float(np.median(seconds))
+        result.figures[f"until {what} version is served, longest, s"] = max(seconds)
     return result
 
 
@@ -126,22 +127,26 @@ def put_mark(bundle: Path, mark: str, bias: float) -> None:
 
 @dataclass
 class Moves:
-    """The label's, one after the other; `seconds`: what each took until it was served."""
+    """The label's, one after the other.
+
+    forward_s, back_s: what each took until it was served, to a later version and to an earlier one.
+    """
 
     served: Served
     registry: Registry
     numbers: Sequence[int]
     settings: Settings
-    seconds: list[float] = field(default_factory=list)
+    forward_s: list[float] = field(default_factory=list)
+    back_s: list[float] = field(default_factory=list)
     failed: list[BaseException] = field(default_factory=list)
 
     def run(self) -> None:
         """In a thread of its own; what it raises is kept for the other."""
         try:
             for swap in range(self.settings.swaps):
-                self._follow(self._swap())
+                self._follow(self._swap)
                 if swap + 1 in self.settings.rollback_after:
-                    self._follow(self._roll_back())
+                    self._follow(self._roll_back)
         except BaseException as error:
             self.failed.append(error)
 
@@ -154,10 +159,11 @@ class Moves:
     def _roll_back(self) -> int:
         return self.registry.rollback(STABLE).number
 
-    def _follow(self, number: int) -> None:
-        began = time.monotonic()
+    def _follow(self, move: Callable[[], int]) -> None:
+        before, began = self.registry.labels()[STABLE], time.monotonic()
+        number = move()
         ended = self.served.wait_for(lambda status: status.labels.get(STABLE) == number)
-        self.seconds.append(ended - began)
+        (self.forward_s if number > before else self.back_s).append(ended - began)
 
 
 def run_while(

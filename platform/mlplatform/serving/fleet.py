@@ -40,6 +40,7 @@ class Fleet:
         self._task, self._workers = task, workers
         self._changed, self._settled = changed, settled
         self._begun = 0
+        self._goes_back = False  # the generation that loads
         self._serving: Generation | None = None
         self._loading: tuple[Generation, asyncio.Task[None]] | None = None
         self._draining: dict[Generation, asyncio.Task[None]] = {}
@@ -56,8 +57,15 @@ class Fleet:
         return self._loading[0].versions if self._loading else None
 
     def begin(self, versions: Mapping[str, int]) -> None:
-        """Load a new generation beside the one that serves."""
+        """Load a new generation beside the one that serves.
+
+        Where a label moves back somebody waits for it: it is loaded on all cores then, in half the
+        time, and felt by who asks meanwhile.
+        """
         self._begun += 1
+        self._goes_back = any(
+            number < self.served.get(label, number) for label, number in versions.items()
+        )
         generation = Generation(
             self._begun,
             versions,
@@ -141,11 +149,13 @@ class Fleet:
         cores = frozenset(os.sched_getaffinity(0))
         place = partial(cores_of, cores=cores, workers=self._workers)
         serving = self._serving.children if self._serving else ()
-        loads = self._loading is not None or any(child.loads_low for child in serving)
+        apart = self._loading is not None and not self._goes_back
+        loads = apart or any(child.loads_low for child in serving)
         for child in serving:
             child.keep_to(place(child.worker, beside=False, something_loads=loads))
         for child in self._loading[0].children if self._loading else ():
-            child.keep_to(place(child.worker, beside=child.loads_low, something_loads=False))
+            beside = child.loads_low and apart
+            child.keep_to(place(child.worker, beside=beside, something_loads=False))
 
     def _drain(self, generation: Generation) -> None:
         self._past |= dict.fromkeys(generation.versions.values())

@@ -183,6 +183,19 @@ def test_who_serves_and_who_loads_are_kept_apart_until_it_is_loaded(tmp_path: Pa
         wait_until(lambda: places(running) == [cores] * len(cores), "none is bound")
 
 
+def test_a_version_that_a_label_goes_back_to_is_loaded_on_all_cores(tmp_path: Path) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    with server(tmp_path, "waiting", workers=len(cores)) as running:
+        release = running.registry.root / "release"
+        release.touch()
+        running.push("two")
+        running.wait_for(stable=2)
+        release.unlink()
+        running.registry.rollback("stable")
+        wait_until(lambda: len(running.pids()) == 2 * len(cores), "1 loads")
+        assert places(running) == [cores] * 2 * len(cores)
+
+
 def test_who_loads_in_the_place_of_a_dead_worker_has_its_core(tmp_path: Path) -> None:
     cores = sorted(os.sched_getaffinity(0))
     with server(tmp_path, "waiting", workers=len(cores)) as running:
