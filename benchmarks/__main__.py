@@ -24,6 +24,7 @@ NAMES = {
     "swaps": "versions swapped and rolled back under load: does any request notice?",
     "overload": "five times what the server can do: what is still done, and how soon it recovers",
     "kills": "workers killed under load: who notices, and is the log whole?",
+    "experiment": "what removing a skew is worth in installs, in eleven worlds; each guard's price",
     "resume": "every stage killed and run again: the same bytes?",
 }
 

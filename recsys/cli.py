@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from mlplatform.errors import AnomaliesFound, PlatformError
-from recsys import data_cli, log_cli, registry_cli
+from recsys import data_cli, drill_cli, experiment_cli, log_cli, registry_cli
 from recsys.data_cli import JsonOption
 from recsys.registry_cli import WORKSPACE, WorkspaceOption
 
@@ -193,6 +193,8 @@ app.command()(log_cli.seal)
 app.command()(data_cli.validate)
 app.command()(data_cli.skew)
 app.add_typer(data_cli.schema_app)
+app.command()(drill_cli.drill)
+app.add_typer(experiment_cli.experiment_app, name="experiment")
 
 
 def main() -> None:

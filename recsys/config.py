@@ -87,6 +87,12 @@ class Loop(_Section):
     joined_skew: float = Field(
         0.01, ge=0, le=1, description="share of rows in which a feature may be served otherwise"
     )
+    moving_skew: float = Field(
+        0.5, ge=0, le=1, description="the same of what users do, which moves since the morning"
+    )
+    freshness_days: int = Field(
+        2, ge=1, description="age of the last day that the version in service may have learned from"
+    )
 
 
 class Gate(_Section):

@@ -5,8 +5,8 @@ Enters: the observable tables and the event log.  Leaves: Arrow tables of three 
 an install, however it came about), whose columns are those declared in `features.py`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,12 @@ RECENT_CATEGORY_HOURS = 14 * 24.0
 COUNTER_DAYS = 7
 PRIOR_IMPRESSIONS = 50.0  # weight of the store's own rate in an app's smoothed install rate
 BACKLOG_PER_USER = 4  # installs from before the log that become positives, the latest first
+# Of the features of an impression, those that `AppCounters` counts, and as what.
+COUNTED = {
+    "recent_impressions": "impressions",
+    "recent_installs": "installs",
+    "recent_install_rate": "install_rate",
+}
 EVENT_TABLES = ("requests", "impressions", "installs")
 
 
@@ -98,10 +104,14 @@ class AppCounters:
             at = np.searchsorted(self.ids, app)
         return {
             "app_age_days": day - self.release_day[at],
-            "recent_impressions": self.impressions[at],
-            "recent_installs": self.installs[at],
-            "recent_install_rate": self.install_rate[at],
+            **{name: getattr(self, of)[at] for name, of in COUNTED.items()},
         }
+
+    def edited(self, edit: Callable[[pa.Table], pa.Table]) -> "AppCounters":
+        """With the columns of all apps as `edit` returns them; it is given app_id besides."""
+        columns = {name: getattr(self, of) for name, of in COUNTED.items()}
+        table = edit(pa.table({"app_id": self.ids} | columns))
+        return replace(self, **{of: table[name].to_numpy() for name, of in COUNTED.items()})
 
 
 def request_columns(

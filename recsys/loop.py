@@ -10,7 +10,8 @@ day learns from the others.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -19,24 +20,16 @@ from typing import Any
 from data_gen.faults import FAULTS
 from mlplatform.artifacts import read_json
 from mlplatform.errors import FailedPrecondition, InvalidArgument
-from mlplatform.pipeline import Context, Observer, Record, Stage, Workspace, run
+from mlplatform.pipeline import Observer, Record, Workspace, run
 from recsys import pipeline
 from recsys.config import Days, RunConfig
+from recsys.daily_artifacts import DailyArtifacts
 from recsys.online.bundle import RANKER
 from recsys.stages import daily_learning, daily_serving, data, models, release
 
-CODE = ("mlplatform", "recsys", "data_gen")
 SERVING = ("generate_world", "simulate_days", "build_feature_store", "push")
 MODELS = ("train_retrieval", "build_index", "train_ranker")
-# Which of the main job's artifacts a stage of a day takes the place of.
-REPLACES: Mapping[str, tuple[str, ...]] = {
-    "join_day": ("join_examples",),
-    "validate_day": ("compute_statistics",),
-    "judge_day": ("evaluate",),
-    "close_day": ("simulate_days",),
-}
 REFUSALS = (FailedPrecondition, InvalidArgument)  # the gate's among them
-_Make = Callable[..., Record]
 
 
 @dataclass(frozen=True)
@@ -77,35 +70,41 @@ def loop(
     main = pipeline.stages(config, workspace)
     pushed = [stage.name for stage in main].index("push")
     records = run(main[: pushed + 1], workspace, observer)
-    life = _Life(config, workspace.root / "registry", _Artifacts(workspace, observer, records))
+    life = Life(config, workspace.root / "registry", DailyArtifacts(workspace, observer, records))
     for number in range(config.days.evaluate, config.days.evaluate + days):
         yield life.live(number, faults)
 
 
-class _Life:
+class Life:
     """Days, one after another.
 
     accepted: the days that may be learned from.  trained: the last one that was.
     """
 
-    def __init__(self, config: RunConfig, registry: Path, artifacts: "_Artifacts") -> None:
+    def __init__(self, config: RunConfig, registry: Path, artifacts: DailyArtifacts) -> None:
         self.config, self.registry, self.artifacts = config, registry, artifacts
         self.accepted = list(config.days.train)
         self.trained = self.accepted[-1]
 
+    def branch(self, name: str) -> "Life":
+        """What follows from here in another way."""
+        branch = copy(self)
+        branch.artifacts = self.artifacts.branch(name)
+        branch.accepted = list(self.accepted)
+        return branch
+
+    def today(self, number: int) -> RunConfig:
+        return on(self.config, number)
+
     def live(self, number: int, faults: Mapping[int, str]) -> Day:
         """A day from its first hours to its end."""
-        today = self.config.model_copy(update={"days": Days(warm_up=number - 2, training=2)})
-        make = partial(self.artifacts.make, number, today)
-        make(partial(data.generate_world, today), ())  # with the apps and users of the day
-        make(partial(data.build_feature_store, today), ("generate_world", "simulate_days"))
-        make(partial(daily_serving.open_day, today, self.registry), SERVING)
+        self.open(number)
         rows = anomalies = 0
         refused: list[str] = []
         learned: list[int] = []
         seconds, figures = 0.0, {}
         if number > self.config.days.evaluate:
-            checked = self._check(today, make, faults.get(number - 1))
+            checked = self.check(number, faults.get(number - 1))
             rows, anomalies = checked.figures["rows"], checked.figures["anomalies"]
             if checked.figures["accepted"]:
                 self.accepted.append(number - 1)
@@ -116,20 +115,20 @@ class _Life:
             learned = [day for day in known if day > self.trained]
         if learned:
             try:
-                seconds = self._learn(today, make, known, learned)
-                figures = self._judge(today, make)
-                make(
-                    partial(release.push, today, learned, self.registry),
-                    ("evaluate", "gate"),
-                    days=learned,
-                )
+                seconds = self.learn(number, known, learned)
+                figures = self.judge(number)
+                self._make(
+                    number, release.push, learned, self.registry,
+                    reads=("evaluate", "gate"), days=learned,
+                )  # fmt: skip
                 self.trained = learned[-1]
             except REFUSALS as error:
                 refused += str(error).splitlines()
                 # Something is wrong with these rows that validation did not see.
                 self.accepted = [day for day in self.accepted if day not in learned]
-        closed = make(
-            partial(daily_serving.close_day, today, self.registry), (*SERVING, "open_day")
+        refused += too_old(self.trained, number, self.config.loop.freshness_days)
+        closed = self._make(
+            number, daily_serving.close_day, self.registry, reads=(*SERVING, "open_day")
         )
         return Day(
             number,
@@ -144,42 +143,83 @@ class _Life:
             closed.figures["installs per impression"],
         )
 
-    def _check(self, today: RunConfig, make: _Make, fault: str | None) -> Record:
+    def open(self, number: int) -> None:
+        """The apps and users of a day, their features as of the morning, and the first hours."""
+        self._make(number, data.generate_world, reads=())
+        self._make(number, data.build_feature_store, reads=("generate_world", "simulate_days"))
+        self._make(number, daily_serving.open_day, self.registry, reads=SERVING)
+
+    def check(self, number: int, fault: str | None) -> Record:
         """Join yesterday's rows, and say whether they may be learned from."""
-        make(
-            partial(daily_learning.join_day, today, fault),
-            ("generate_world", "simulate_days", "open_day", "join_examples"),
+        self._make(
+            number,
+            daily_learning.join_day,
+            fault,
+            reads=("generate_world", "simulate_days", "open_day", "join_examples"),
             fault=fault,
         )
-        return make(
-            partial(daily_learning.validate_day, today),
-            ("infer_schema", "compute_statistics", "join_examples", "simulate_days"),
+        return self._make(
+            number,
+            daily_learning.validate_day,
+            reads=("infer_schema", "compute_statistics", "join_examples", "simulate_days"),
         )
 
-    def _learn(self, today: RunConfig, make: _Make, known: list[int], learned: list[int]) -> float:
+    def learn(self, number: int, known: list[int], learned: list[int]) -> float:
         """Train both models on the new days, from where the version in service ended; -> seconds.
 
         known: the days that vocabularies and quantiles are made from.
         """
         wanted, inputs = self.config.loop, ("join_examples", "analyze", "push")
-        make(partial(data.analyze, today, known), ("join_examples",), days=known)
-        train = partial(models.train_retrieval, today, learned, wanted.retrieval_epochs)
-        towers = make(partial(train, self.registry), inputs, days=learned)
-        index = make(partial(models.build_index, today), ("train_retrieval",))
-        kinds = {RANKER: self.config.ranking.kind}
-        train = partial(models.train_ranker, today, learned, wanted.ranking_epochs, kinds)
-        ranker = make(partial(train, self.registry), inputs, days=learned)
+        self._make(number, data.analyze, known, reads=("join_examples",), days=known)
+        towers = self._make(
+            number, models.train_retrieval, learned, wanted.retrieval_epochs, self.registry,
+            reads=inputs, days=learned,
+        )  # fmt: skip
+        index = self._make(number, models.build_index, reads=("train_retrieval",))
+        ranker = self._make(
+            number, models.train_ranker, learned, wanted.ranking_epochs,
+            {RANKER: self.config.ranking.kind}, self.registry, reads=inputs, days=learned,
+        )  # fmt: skip
         return round(towers.seconds + index.seconds + ranker.seconds, 1)
 
-    def _judge(self, today: RunConfig, make: _Make) -> dict[str, float]:
+    def judge(self, number: int) -> dict[str, float]:
         """Compare the new model with the one in service, on the first hours, and try it."""
         inputs = (
             "build_feature_store", "join_examples", "infer_schema", "analyze", *MODELS, "push",
         )  # fmt: skip
-        judged = make(partial(daily_learning.judge_day, today, self.registry), inputs)
-        make(partial(release.try_serving, today), ("build_feature_store", "evaluate"))
-        make(partial(release.gate, today, self.registry), ("evaluate", "try_serving"))
+        judged = self._make(number, daily_learning.judge_day, self.registry, reads=inputs)
+        self._make(number, release.try_serving, reads=("build_feature_store", "evaluate"))
+        self._make(number, release.gate, self.registry, reads=("evaluate", "try_serving"))
         return {name: v for name, v in judged.figures.items() if isinstance(v, float)}
+
+    def _make(
+        self,
+        number: int,
+        stage: Callable[..., Any],
+        *arguments: Any,
+        reads: Sequence[str],
+        **parameters: Any,
+    ) -> Record:
+        today = self.today(number)
+        return self.artifacts.make(
+            number, today, partial(stage, today, *arguments), reads, **parameters
+        )
+
+
+def on(config: RunConfig, day: int) -> RunConfig:
+    """The configuration as if the main job had its evaluation day on this one."""
+    return config.model_copy(update={"days": Days(warm_up=day - 2, training=2)})
+
+
+def too_old(trained: int, day: int, most: int) -> list[str]:
+    """Why a version that learned from no day after `trained` should not serve a day; nothing if it
+    may."""
+    if day - trained <= most:
+        return []
+    return [
+        f"the version in service learned last from day {trained}: that is {day - trained} days "
+        f"ago, expected at most {most}"
+    ]
 
 
 def parse_faults(texts: Sequence[str], days: range) -> dict[int, str]:
@@ -198,43 +238,3 @@ def parse_faults(texts: Sequence[str], days: range) -> dict[int, str]:
             )
         found[int(day)] = name
     return found
-
-
-class _Artifacts:
-    """Makes one artifact after another, and knows the latest of each kind."""
-
-    def __init__(
-        self, workspace: Workspace, observer: Observer, records: Mapping[str, Record]
-    ) -> None:
-        self._workspace, self._observer = workspace, observer
-        self._records = dict(records)
-        self._latest = {name: name for name in records}  # the stage, by kind
-
-    def path(self, kind: str) -> Path:
-        stage = self._latest[kind]
-        return self._workspace.artifact(stage, self._records[stage].fingerprint)
-
-    def make(
-        self,
-        number: int,
-        config: RunConfig,
-        stage: "partial[dict[str, Any]]",
-        reads: Sequence[str],
-        **parameters: Any,
-    ) -> Record:
-        """Run a stage of day `number`, unless it is finished; it reads the latest of some kinds."""
-        kind = stage.func.__name__
-        inputs = {one: self._latest[one] for one in reads}
-
-        def with_kinds(context: Context) -> Mapping[str, Any]:
-            paths = {one: context.inputs[name] for one, name in inputs.items()}
-            result: Mapping[str, Any] = stage(replace(context, inputs=paths))
-            return result
-
-        name = f"{kind}@{number}"
-        parameters |= config.model_dump(mode="json")
-        one = Stage(name, with_kinds, tuple(dict.fromkeys(inputs.values())), parameters, CODE)
-        self._records |= run([one], self._workspace, self._observer, self._records)
-        for replaced in (kind, *REPLACES.get(kind, ())):
-            self._latest[replaced] = name
-        return self._records[name]

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlplatform.data.files.spans import read_span
+from mlplatform.data.files.spans import read_parquet, read_span
 from mlplatform.data.skew.compare import SkewReport, compare_by_key
 from mlplatform.evaluation.skew_cost import SkewCost, rank_by_cost
 from recsys import features
@@ -61,6 +61,27 @@ def join_requests(requests: pa.Table, impressions: pa.Table) -> pa.Table:
     shown = impressions.filter(at.is_valid())
     columns = {name: requests[name].take(at.drop_null()) for name in requests.column_names}
     return pa.table(columns | {name: shown[name] for name in shown.column_names})
+
+
+def logged_rows(log: Path) -> pa.Table:
+    """The impressions of a serving log, each with its request's columns."""
+    return join_requests(
+        read_parquet(log / "requests.parquet").drop_columns(["bundle_version"]),
+        read_parquet(log / "impressions.parquet").drop_columns(["position", "propensity", "score"]),
+    )
+
+
+def served_otherwise(report: SkewReport, most: float, most_moving: float) -> list[str]:
+    """A line for each feature that is served otherwise in a larger share of rows than it may.
+
+    most_moving: of what users do, which moves since the morning.
+    """
+    why = []
+    for one in report.features:
+        share = one.differing / report.counts.matched
+        if share > (most_moving if one.name in features.MOVING else most):
+            why.append(f"{one.name}: served otherwise in {share:.1%} of the rows")
+    return why
 
 
 def served_rows(trained: pa.Table, store: FeatureStore) -> pa.Table:

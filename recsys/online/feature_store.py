@@ -5,7 +5,8 @@ users, and arrays of app counters.  It is written by the same functions that wri
 so both say the same of the same moment.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,11 +31,19 @@ PROFILE_FEATURES = [
     features.OWNED.name,
 ]
 
+_COUNTERS = [field.name for field in fields(AppCounters)]
 Profile = dict[str, Any]
+Edit = Callable[[pa.Table], pa.Table]
 
 
-def write_feature_store(log: EventLog, day: int, directory: Path) -> int:
-    """Write what is known at the start of `day`; return how many users there are."""
+def write_feature_store(
+    log: EventLog, day: int, directory: Path, edit: Edit = lambda table: table
+) -> int:
+    """Write what is known at the start of `day`; return how many users there are.
+
+    edit: is given the rows of users, with user_id, and those of apps, with app_id, as they are
+        about to be written, and returns what is written: a drill's way to plant a fault.
+    """
     history = log.history(before_day=day)
     users = log.users.filter(pa.compute.less_equal(log.users["signup_day"], day))[
         "user_id"
@@ -48,15 +57,16 @@ def write_feature_store(log: EventLog, day: int, directory: Path) -> int:
         hour = np.full(len(some), 24.0 * day)
         table = request_columns(log, history, some, hour, pa.nulls(len(some), pa.string()))
         table = table.append_column(features.OWNED.name, owned_lists(history, some, hour))
+        table = edit(table.append_column("user_id", pa.array(some)))
         rows = table.select(PROFILE_FEATURES).to_pylist()
         with environment.begin(write=True) as transaction:
             for user, row in zip(some.tolist(), rows, strict=True):
                 transaction.put(_key(user), encoder.encode(row), append=True)
     environment.sync(True)
     environment.close()
-    counters = AppCounters.of(log, day)
+    counters = AppCounters.of(log, day).edited(edit)
     np.savez(directory / "day.npz", day=np.array(day))
-    for name in ("ids", "release_day", "impressions", "installs", "install_rate"):
+    for name in _COUNTERS:
         np.save(directory / f"counters.{name}.npy", getattr(counters, name), allow_pickle=False)
     return len(users)
 
@@ -95,7 +105,7 @@ class FeatureStore:
                             directory / f"counters.{name}.npy", mmap_mode="r", allow_pickle=False
                         )
                     )
-                    for name in ("ids", "release_day", "impressions", "installs", "install_rate")
+                    for name in _COUNTERS
                 )
             )
         except (lmdb.Error, OSError, ValueError, KeyError) as error:

@@ -37,8 +37,8 @@ from recsys.evaluation import BASELINE, INDEX, LISTS, RANKING, RETRIEVAL, SYSTEM
 from recsys.online.bundle import Bundle
 from recsys.online.feature_store import FeatureStore
 from recsys.serving_log import KEYS
-from recsys.serving_skew import join_requests
-from recsys.stages.daily_serving import LOG, SWITCH_HOUR, events_of
+from recsys.serving_skew import join_requests, logged_rows, served_otherwise
+from recsys.stages.daily_serving import SWITCH_HOUR
 from recsys.stages.data import (
     EVENTS,
     LOGGED,
@@ -48,6 +48,7 @@ from recsys.stages.data import (
     STATISTICS,
     read_statistics,
 )
+from recsys.stages.day_files import LOG, events_of
 from recsys.stages.release import (
     ALL_APPS,
     BUNDLE,
@@ -148,7 +149,7 @@ def validate_day(config: RunConfig, context: Context) -> dict[str, Any]:
         anomalies.ClearField("baseline")
         texts.append(f"# {dataset}/{yesterday}\n{text_format.MessageToString(anomalies)}")
     skewed = _joined_skew(config, root, log, yesterday)
-    why += [f"{name}: served otherwise in {share:.1%} of the rows" for name, share in skewed]
+    why += skewed
     (context.output / "anomalies.pbtxt").write_text("".join(texts), encoding="utf-8")
     (context.output / VERDICT).write_bytes(to_json({"day": yesterday, "why": why}))
     kept = context.inputs["compute_statistics"] / STATISTICS
@@ -192,25 +193,18 @@ def judge_day(config: RunConfig, registry: Path, context: Context) -> dict[str, 
     return {"rows": rows} | {name: figures[name]["value"] for name in SHOWN}
 
 
-def _joined_skew(config: RunConfig, root: Path, log: Path, day: int) -> list[tuple[str, float]]:
-    """Features that were served otherwise than they are trained on, and in what share of rows."""
+def _joined_skew(config: RunConfig, root: Path, log: Path, day: int) -> list[str]:
+    """What is wrong with the log, joined with the rows that are trained on; a line each."""
     trained = join_requests(
         read_span(root, "requests", [day]), read_span(root, "impressions", [day])
     )
-    served = join_requests(
-        read_parquet(log / "requests.parquet").drop_columns(["bundle_version"]),
-        read_parquet(log / "impressions.parquet").drop_columns(["position", "propensity", "score"]),
-    )
-    report = compare_by_key(trained, served, KEYS, ignore=sorted({*features.NOT_SERVED} - {*KEYS}))
-    if report.counts.only_in_training or report.counts.only_in_serving:
-        lost = report.counts.only_in_training + report.counts.only_in_serving
-        return [("impressions of one side only", lost / report.counts.matched)]
-    shares = [(one.name, one.differing / report.counts.matched) for one in report.features]
-    return [
-        (name, share)
-        for name, share in shares
-        if share > config.loop.joined_skew and name not in features.MOVING
-    ]
+    ignored = sorted({*features.NOT_SERVED} - {*KEYS})
+    report = compare_by_key(trained, logged_rows(log), KEYS, ignore=ignored)
+    alone = report.counts.only_in_training + report.counts.only_in_serving
+    if alone:
+        share = alone / report.counts.matched
+        return [f"impressions: only one side has {share:.1%} of the rows"]
+    return served_otherwise(report, config.loop.joined_skew, config.loop.moving_skew)
 
 
 def _latest(

@@ -10,24 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from data_gen import sessions
 from data_gen.world import Requests
-from mlplatform.artifacts import link_tree
-from mlplatform.data.files.spans import read_parquet, write_parquet
 from mlplatform.pipeline import Context
-from recsys import examples
 from recsys.config import RunConfig
 from recsys.online.bundle import Bundle
 from recsys.online.feature_store import FeatureStore
 from recsys.online.recommender import Recommender
 from recsys.serving_log import Served, serve
-from recsys.stages.data import EVENTS, LOGGED, TRUTH, load_truth_of_the_morning, visits_of
+from recsys.stages.data import TRUTH, load_truth_of_the_morning, visits_of
+from recsys.stages.day_files import link_events, write_events, write_log
 from recsys.stages.versions import current_version
 
 SWITCH_HOUR = 6.0
-LOG, SHOWN = "log", "shown.npz"
+SHOWN = "shown.npz"
 
 
 def open_day(config: RunConfig, registry: Path, context: Context) -> dict[str, Any]:
@@ -41,8 +38,9 @@ def open_day(config: RunConfig, registry: Path, context: Context) -> dict[str, A
         world, deepcopy(memory), day, visits, served.slates, served.propensities
     )
     known = played.installs["arrival_hour"].to_numpy() < 24.0 * day + SWITCH_HOUR
-    _write_events(context.output, day, replace(played, installs=played.installs.filter(known)))
-    _write_log(context.output, served)
+    write_events(context.output, day, replace(played, installs=played.installs.filter(known)))
+    write_log(context.output, served)
+    np.savez(context.output / SHOWN, slates=served.slates, propensities=served.propensities)
     return {"rows": len(visits)}
 
 
@@ -59,11 +57,9 @@ def close_day(config: RunConfig, registry: Path, context: Context) -> dict[str, 
     slates = np.concatenate([shown["slates"], served.slates])
     propensities = np.concatenate([shown["propensities"], served.propensities])
     played = sessions.play_day(world, memory, day, visits, slates, propensities)
-    for before in range(day):
-        known = events_of(context.inputs["simulate_days"], before)
-        link_tree(known, events_of(context.output, before))
-    _write_events(context.output, day, played)
-    _write_log(context.output, served, before=morning)
+    link_events(context.inputs["simulate_days"], context.output, day)
+    write_events(context.output, day, played)
+    write_log(context.output, served, before=morning)
     (context.output / TRUTH).mkdir()
     memory.save(context.output / TRUTH)
     installs = len(played.installs) - played.installs["request_id"].null_count
@@ -91,27 +87,3 @@ def _serve(config: RunConfig, registry: Path, visits: Requests, context: Context
             config.seed,
             context.progress.advance,
         )
-
-
-def events_of(artifact: Path, day: int) -> Path:
-    """Where an artifact keeps a day's events."""
-    return artifact / EVENTS / f"day={day:03d}"
-
-
-def _write_events(output: Path, day: int, played: sessions.Day) -> None:
-    folder = events_of(output, day)
-    folder.mkdir(parents=True)
-    for name in examples.EVENT_TABLES:
-        write_parquet(getattr(played, name), folder / f"{name}.parquet")
-
-
-def _write_log(output: Path, served: Served, before: Path | None = None) -> None:
-    """The log of some hours, behind that of the hours before."""
-    (output / LOG).mkdir()
-    for name in LOGGED:
-        tables = [getattr(served, name)]
-        if before is not None:
-            tables.insert(0, read_parquet(before / LOG / f"{name}.parquet"))
-        write_parquet(pa.concat_tables(tables), output / LOG / f"{name}.parquet")
-    if before is None:
-        np.savez(output / SHOWN, slates=served.slates, propensities=served.propensities)

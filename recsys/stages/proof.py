@@ -15,9 +15,8 @@ import uvicorn
 from fastapi import FastAPI
 from numpy.typing import NDArray
 
-from data_gen import keyed, sessions
-from data_gen.memory import Memory
-from data_gen.world import Requests, World
+from data_gen import sessions
+from data_gen.world import Requests
 from mlplatform.artifacts import to_json
 from mlplatform.errors import Unavailable
 from mlplatform.evaluation.metrics import Derived, WeightedMetric, difference, intervals, mean_of
@@ -34,6 +33,7 @@ from recsys.online.recommender import Recommender
 from recsys.online.service import create_app
 from recsys.serving_log import SLATE, requests_of
 from recsys.serving_skew import measure_skew, served_rows, trained_rows
+from recsys.stages import policies
 from recsys.stages.data import BACKLOG_DAY, SPANS, load_truth_of_the_morning, visits_of
 from recsys.stages.release import BUNDLE
 from recsys.stages.versions import current_version
@@ -62,11 +62,12 @@ def measure_in_world(config: RunConfig, context: Context) -> dict[str, Any]:
     context.progress.advance(len(visits))
     root = context.inputs["join_examples"] / SPANS
     past = Positives.read(root, [BACKLOG_DAY, *config.days.train], bundle.transform, bundle.apps)
-    slates["popular"] = _popular(bundle, Popularity.of(past.app, len(bundle.apps)), memory, visits)
-    live = config.world.apps_by(day)
-    draw = keyed.uniform(config.seed, "random policy", visits.request_id[:, None], np.arange(SLATE))
-    slates["random"] = (draw * live).astype(np.int64)
-    slates["oracle"] = _oracle(world, visits, memory, live, context)
+    popularity = Popularity.of(past.app, len(bundle.apps))
+    slates["popular"] = policies.popular(bundle.apps.ids[popularity.order], memory, visits)
+    slates["random"] = policies.at_random(visits, config.world.apps_by(day), config.seed)
+    slates["oracle"] = policies.oracle(
+        world, visits, memory, lambda done: context.progress.advance(3 * done)
+    )
 
     metrics: dict[str, WeightedMetric] = {}
     for name, slate in slates.items():
@@ -151,29 +152,6 @@ def _share_of_gap(values: Mapping[str, float]) -> float:
         values[f"expected installs per request: {name}"] for name in ("system", "popular", "oracle")
     )
     return (system - popular) / (oracle - popular)
-
-
-def _popular(
-    bundle: Bundle, popularity: Popularity, memory: Memory, visits: Requests
-) -> NDArray[np.int64]:
-    """The most installed apps that the user does not own."""
-    top = bundle.apps.ids[popularity.order[: SLATE + memory.owned.shape[1]]]
-    owned = (memory.owned[visits.user][:, None, :] == top[None, :, None]).any(axis=2)
-    order = np.argsort(owned, axis=1, kind="stable")[:, :SLATE]
-    slates: NDArray[np.int64] = top[order]
-    return slates
-
-
-def _oracle(
-    world: World, visits: Requests, memory: Memory, live: int, context: Context
-) -> NDArray[np.int64]:
-    block = 256
-    parts = []
-    for at in range(0, len(visits), block):
-        part = visits.take(slice(at, at + block))
-        parts.append(world.oracle_slates(part, SLATE, memory, live))
-        context.progress.advance(3 * len(part))
-    return np.concatenate(parts)
 
 
 @contextmanager

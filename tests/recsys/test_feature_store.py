@@ -45,8 +45,8 @@ def test_a_user_who_never_signed_up_is_named(directory: Path) -> None:
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Path:
-    """The store of day 1: three users, of whom the last has not signed up, and two apps."""
+def log() -> EventLog:
+    """Three users, of whom the last has not signed up by day 1, and two apps."""
     users = {"user_id": [0, 1, 2], "signup_day": [0, 1, 2], "country": ["BR", "US", "US"]}
     users |= {"language": ["pt", "en", "en"], "device_tier": ["low"] * 3, "age_band": [None] * 3}
     users |= {"ram_gb": [2.0] * 3, "free_storage_mb": [512.5] * 3, "os_version": [8, None, 9]}
@@ -54,11 +54,16 @@ def small(tmp_path: Path) -> Path:
     installs |= {"hour": [-9.0, 3.0], "request_id": [None, 7]}
     installed = pa.table(installs)
     impressions = pa.table({"request_id": [7, 7], "app_id": [0, 1]})
-    log = EventLog(
+    return EventLog(
         pa.table({"app_id": [0, 1], "release_day": [-5, 0],
                   "category": pa.array(["GAME", "TOOLS"]).dictionary_encode()}),
         pa.table(users), installed[:1], ({"installs": installed[1:], "impressions": impressions},),
     )  # fmt: skip
+
+
+@pytest.fixture
+def small(log: EventLog, tmp_path: Path) -> Path:
+    """The store of day 1."""
     (tmp_path / "small").mkdir()
     assert write_feature_store(log, 1, tmp_path / "small") == 2
     return tmp_path / "small"
@@ -93,3 +98,28 @@ def test_apps_are_known_by_what_happened_before_the_day(small: Path) -> None:
     np.testing.assert_allclose(
         columns["recent_install_rate"], [[(1 + prior) / 51, prior / 51]], rtol=1e-6
     )
+
+
+def test_what_is_written_can_be_edited_on_the_way(
+    log: EventLog, small: Path, tmp_path: Path
+) -> None:
+    def edit(table: pa.Table) -> pa.Table:
+        seen.append(table.column_names)
+        name = "history_count" if "user_id" in table.column_names else "recent_installs"
+        assert ("user_id" in seen[-1]) != ("app_id" in seen[-1])
+        at = table.schema.get_field_index(name)
+        return table.set_column(at, name, pa.array([40 + n for n in range(len(table))]))
+
+    seen: list[list[str]] = []
+    (tmp_path / "edited").mkdir()
+    write_feature_store(log, 1, tmp_path / "edited", edit)
+    assert len(seen) == 2
+    with FeatureStore(small) as as_it_is, FeatureStore(tmp_path / "edited") as edited:
+        users = [0, 1]
+        changed = [p | {"history_count": 40 + n} for n, p in enumerate(as_it_is.profiles(users))]
+        assert edited.profiles(users) == changed
+        apps = np.array([0, 1])
+        before, after = as_it_is.app_columns(apps), edited.app_columns(apps)
+        assert after["recent_installs"].tolist() == [40, 41]
+        for name in before.keys() - {"recent_installs"}:
+            assert after[name].tolist() == before[name].tolist()

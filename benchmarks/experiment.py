@@ -1,0 +1,97 @@
+"""The experiment: what removing a training-serving skew does to installs, and what each guard is
+worth.
+
+Ten worlds of fifty thousand apps, one of a million, and the drills in one of fifty thousand, by the
+commands that anybody would run.  What is finished is kept, so that a run that was cut goes on.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.result import Result
+from recsys.experiment import AS_LOGGED, FAULT, FIXED, IRRELEVANT, SKEWED
+from recsys.experiment_figures import AA
+
+KEPT = Path("workspace/benchmarks/experiment")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """seeds: worlds, by the configuration that they are made with; `drills` is one."""
+
+    seeds: Mapping[str, int]
+    drills: str
+    root: Path = KEPT
+
+
+def measure(settings: Settings = Settings({"small": 10, "full": 1}, "small")) -> Result:
+    result = Result(settings={"seeds": dict(settings.seeds), "drills": settings.drills})
+    for config, seeds in settings.seeds.items():
+        root = settings.root / Path(config).stem
+        command = ("experiment", "skew", "--config", config, "--seeds", str(seeds))
+        add_experiment(result, Path(config).stem, storeloop(*command, root=root))
+    root = settings.root / Path(settings.drills).stem
+    add_drills(result, storeloop("drill", "--config", settings.drills, root=root))
+    return result
+
+
+def storeloop(*command: str, root: Path) -> dict[str, Any]:
+    """What a command prints as JSON; its progress is for who waits."""
+    whole = [sys.executable, "-m", "recsys.cli", *command, "--workspace", str(root), "--json"]
+    done = subprocess.run(whole, stdout=subprocess.PIPE, check=True)
+    printed: dict[str, Any] = json.loads(done.stdout)
+    return printed
+
+
+def add_experiment(result: Result, scale: str, printed: Mapping[str, Any]) -> None:
+    """The headline, of every world and over them, and the controls of the first world."""
+    for name, ways in printed["headline over seeds"].items():
+        for way, interval in ways.items():
+            _add(result, f"{scale}, mean of seeds: {name}, {way}", interval)
+    for seed, run in printed["runs"].items():
+        for name in (FIXED, AS_LOGGED, AA):
+            for way in ("paired", "unpaired"):
+                told = run["compared"][name][way]["relative"]
+                _add(result, f"{scale}, seed {seed}: {name}, {way}", told)
+    run = next(iter(printed["runs"].values()))
+    for name, rates in run["rates"].items():
+        result.figures[f"{scale}: installs a request, {name}"] = rates["installs per request"]
+    for name, compared in run["removed"].items():
+        if name == SKEWED:
+            continue
+        for way in ("paired", "unpaired"):
+            _add(result, f"{scale}: {name} removed, {way}", compared[way]["relative"])
+        _add(result, f"{scale}: {name}, log loss, nats", run["skews"][name]["together"], 1)
+    share = run["share_of_gap"]["share that the skew costs"]
+    _add(result, f"{scale}: of the way from popular to oracle the skew costs", share)
+    nothing = f"{scale}: {FAULT}-0.0 removed, unpaired"
+    result.limits[f"{nothing}, low, %"] = ("most", 0)
+    result.limits[f"{nothing}, high, %"] = ("least", 0)
+    seen = {one["name"]: one["share"] for one in run["skews"][IRRELEVANT]["features"]}
+    result.figures[f"{scale}: rows in which the irrelevant feature differs"] = seen["ram_gb"]
+    result.limits[f"{scale}: rows in which the irrelevant feature differs"] = ("least", 0.5)
+
+
+def add_drills(result: Result, printed: Mapping[str, Any]) -> None:
+    """What every fault costs and every guard is worth, and whether each was caught."""
+    quiet = sum(map(len, printed["without a fault"].values()))
+    result.figures["drills: lines of any guard without a fault"] = quiet
+    result.limits["drills: lines of any guard without a fault"] = ("most", 0)
+    for one in printed["drills"]:
+        name = f"drill {one['name']}"
+        result.figures[f"{name}: guards that spoke"] = len(one["caught"])
+        for what in ("without", "guarded", "worth"):
+            if one[what] is not None:
+                _add(result, f"{name}: {what}", one[what])
+
+
+def _add(result: Result, name: str, interval: Mapping[str, float], times: float = 100) -> None:
+    unit = ", %" if times == 100 else ""
+    for end in ("value", "low", "high"):
+        ending = "" if end == "value" else f", {end}"
+        result.figures[f"{name}{ending}{unit}"] = times * interval[end]

@@ -1,0 +1,75 @@
+"""Some drills in a world of 2,000 users: what is caught, by whom, and nothing without a fault."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.experiment import add_drills
+from benchmarks.result import Result
+from tests.e2e.test_loop import CONFIG, ROOT
+
+NAMES = ("learned-unit", "served-behaviour", "half-pushed", "stale-model")
+
+
+def storeloop(root: Path, *names: str) -> "subprocess.CompletedProcess[str]":
+    (root / "world.yaml").write_text(CONFIG)
+    return subprocess.run(
+        [
+            sys.executable, "-m", "recsys.cli", "drill", *names, "--json", "--days", "2",
+            "--config", str(root / "world.yaml"), "--workspace", str(root),
+        ],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'platform'}"},
+        cwd=ROOT, capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def drilled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    done = storeloop(tmp_path_factory.mktemp("drills"), *NAMES)
+    assert done.returncode == 0, done.stderr[-3000:]
+    printed: dict[str, Any] = json.loads(done.stdout)
+    return printed
+
+
+def test_without_a_fault_no_guard_says_anything(drilled: dict[str, Any]) -> None:
+    quiet = drilled["without a fault"]
+    assert quiet == {"validation": [], "gate": [], "the log's skew": [], "loading": []}
+
+
+def test_each_fault_is_caught_by_the_guard_that_is_there_for_it(drilled: dict[str, Any]) -> None:
+    caught = {one["name"]: one["caught"] for one in drilled["drills"]}
+    assert caught["learned-unit"][0] == "validation"
+    assert caught["served-behaviour"] == ["the log's skew"]
+    assert caught["half-pushed"] == ["loading"]
+    assert caught["stale-model-2-days"] == ["the version's age"]
+
+
+def test_a_price_is_of_the_day_without_a_guard_and_with_it(drilled: dict[str, Any]) -> None:
+    prices = {one["name"]: one for one in drilled["drills"]}
+    for one in prices.values():
+        assert one["without"]["low"] <= one["without"]["value"] <= one["without"]["high"]
+    late = prices["served-behaviour"]
+    assert late["guarded"] == late["without"]  # the log is looked at when the day is over
+    assert late["without"]["high"] < 0 < late["worth"]["low"]
+    stale = prices["stale-model-2-days"]
+    assert stale["guarded"] == {"value": 0, "low": 0, "high": 0}
+    assert stale["worth"]["value"] == pytest.approx(-stale["without"]["value"])
+
+
+def test_the_benchmark_reads_what_the_command_prints(drilled: dict[str, Any]) -> None:
+    result = Result(settings={})
+    add_drills(result, drilled)
+    assert result.figures["drills: lines of any guard without a fault"] == 0
+    assert result.figures["drill half-pushed: guards that spoke"] == 1
+
+
+def test_a_drill_that_is_none_is_told(tmp_path: Path) -> None:
+    done = storeloop(tmp_path, "learned-nothing")
+    assert done.returncode == 2 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("storeloop: drill 'learned-nothing': expected one of learned-leak, ")
