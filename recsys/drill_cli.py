@@ -12,7 +12,7 @@ def drill(
     names: Annotated[
         list[str] | None, typer.Argument(help="Which drills; all if none is named.")
     ] = None,
-    days: Annotated[int, typer.Option(min=1, help="Of the loop, before the drills.")] = 3,
+    days: Annotated[int, typer.Option(min=2, help="Of the loop, before the drills.")] = 3,
     config: Annotated[
         str, typer.Option(help="tiny, small, full, or a YAML file's path.")
     ] = "small",
