@@ -94,6 +94,14 @@ def test_an_arm_against_itself_differs_by_nothing_that_is_not_chance(arms: Arms)
     assert same.unpaired.relative.low < 0 < same.unpaired.relative.high
 
 
+def test_so_many_users_as_the_papers_lift_needs_would_detect_it(arms: Arms) -> None:
+    found = figures_of(arms, seed=1)
+    effect = found.compared[FIXED]
+    # What can be detected falls with the square root of the users in each arm.
+    least = effect.detectable * np.sqrt(2 / sum(1 / users for users in effect.users))
+    assert found.users_needed == pytest.approx((least / 0.02) ** 2, rel=1e-3)
+
+
 def test_the_share_of_the_gap_is_of_expected_installs(arms: Arms) -> None:
     found = figures_of(arms, seed=1)
     sums = {name: rate["expected installs per request"] for name, rate in found.rates.items()}
