@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.pipeline import Context, Observer, Record, Stage, Workspace, run
+from recsys import pipeline
 from recsys.config import RunConfig
 
 CODE = ("mlplatform", "recsys", "data_gen")
@@ -40,6 +41,15 @@ class DailyArtifacts:
         self._records = dict(records)
         self._latest = {name: name for name in records}  # the stage, by kind
         self._suffix = ""
+
+    @classmethod
+    def after_push(
+        cls, config: RunConfig, workspace: Workspace, observer: Observer
+    ) -> "DailyArtifacts":
+        """Run the main job as far as its push; what follows begins there."""
+        main = pipeline.stages(config, workspace)
+        pushed = [stage.name for stage in main].index("push")
+        return cls(workspace, observer, run(main[: pushed + 1], workspace, observer))
 
     def branch(self, name: str) -> "DailyArtifacts":
         """What follows from here in another way; what was made so far is shared."""

@@ -30,6 +30,7 @@ from recsys.drills import (
     Drill,
     Drills,
 )
+from recsys.experiment_report import in_percent
 from recsys.stages.arms import read_outcomes
 
 JSON = "drills.json"
@@ -144,7 +145,7 @@ def _percent(one: Interval | None) -> str:
         return "does not serve"
     if one == NOTHING:
         return "0"
-    return f"{100 * one.value:+.2f} % [{100 * one.low:+.2f}, {100 * one.high:+.2f}]"
+    return in_percent(one)
 
 
 def read_prices(root: Path) -> dict[str, Any] | None:

@@ -22,8 +22,7 @@ from typing import Any
 from mlplatform.artifacts import read_json
 from mlplatform.errors import FailedPrecondition, InvalidArgument, PlatformError
 from mlplatform.evaluation.gate import require_blessed
-from mlplatform.pipeline import Observer, Workspace, run
-from recsys import pipeline
+from mlplatform.pipeline import Observer, Workspace
 from recsys.config import RunConfig
 from recsys.daily_artifacts import DailyArtifacts
 from recsys.experiment import find_skew, serve_day
@@ -95,10 +94,8 @@ def run_drills(
             raise InvalidArgument(
                 f"drill {name!r}: expected one of {', '.join(NAMES)}; or name none for all"
             )
-    main = pipeline.stages(config, workspace)
-    pushed = [stage.name for stage in main].index("push")
-    records = run(main[: pushed + 1], workspace, observer)
-    life = Life(config, workspace.root / "registry", DailyArtifacts(workspace, observer, records))
+    artifacts = DailyArtifacts.after_push(config, workspace, observer)
+    life = Life(config, workspace.root / "registry", artifacts)
     first, day = config.days.evaluate, config.days.evaluate + days
     evenings = []
     for number in range(first, day):

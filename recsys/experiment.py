@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mlplatform.pipeline import Observer, Workspace, run
-from recsys import pipeline
+from mlplatform.pipeline import Observer, Workspace
 from recsys.config import RunConfig
 from recsys.daily_artifacts import DailyArtifacts
 from recsys.loop import on
@@ -51,10 +50,7 @@ def run_story(
     controls: whether there are arms, besides those of the story, of every severity and of the
         irrelevant feature.
     """
-    main = pipeline.stages(config, workspace)
-    pushed = [stage.name for stage in main].index("push")
-    records = run(main[: pushed + 1], workspace, observer)
-    trunk = DailyArtifacts(workspace, observer, records)
+    trunk = DailyArtifacts.after_push(config, workspace, observer)
     eve, day = config.days.evaluate, config.days.evaluate + 1
     answered: dict[str, Path] = {}
     skews: dict[str, Path] = {}
@@ -64,9 +60,9 @@ def run_story(
         policy: str,
         fault: str | None = None,
         severity: float = 1.0,
-        on: DailyArtifacts | None = None,
+        branch: DailyArtifacts | None = None,
     ) -> DailyArtifacts:
-        branch = on or trunk.branch(name)
+        branch = branch or trunk.branch(name)
         _serve(branch, config, day, policy, fault, severity)
         answered[name] = branch.path("answer_day")
         return branch
@@ -77,7 +73,7 @@ def run_story(
 
     arm(SKEWED, arms.SYSTEM, FAULT)
     arm(FIXED, arms.SYSTEM)
-    arm(AS_LOGGED, arms.SYSTEM, FAULT, on=_trained_as_logged(trunk.branch(AS_LOGGED), config))
+    arm(AS_LOGGED, arms.SYSTEM, FAULT, branch=_trained_as_logged(trunk.branch(AS_LOGGED), config))
     for policy in (arms.POPULAR, arms.RANDOM, arms.ORACLE):
         arm(policy, policy)
     if controls:

@@ -78,7 +78,7 @@ def _over_seeds(content: Mapping[str, Any]) -> Table:
     for column in ("arm against the skewed", "paired", "unpaired"):
         table.add_column(column)
     for name, ways in content["headline over seeds"].items():
-        table.add_row(name, *(_percent(Interval(**ways[way])) for way in ("paired", "unpaired")))
+        table.add_row(name, *(in_percent(Interval(**ways[way])) for way in ("paired", "unpaired")))
     return table
 
 
@@ -120,7 +120,7 @@ def _headline(content: Mapping[str, Any], first: Figures) -> dict[str, Any]:
 def _by_seed(content: Mapping[str, Any], runs: Mapping[int, Figures]) -> str:
     rows = [(f"seed {seed}", _ways(run.compared[FIXED])) for seed, run in runs.items()]
     over = content["headline over seeds"][FIXED]
-    mean = {way: _in_percent(Interval(**one)) for way, one in over.items()}
+    mean = {way: _scaled(Interval(**one)) for way, one in over.items()}
     return pictures.forest([*rows, ("mean", mean)], _UNIT)
 
 
@@ -131,7 +131,7 @@ def _sweep(first: Figures) -> str:
         (*SEVERITIES, 1.0),
         {
             "installs per request, % more without it": [
-                _in_percent(first.removed[name].paired.relative) for name in names
+                _scaled(first.removed[name].paired.relative) for name in names
             ],
             "predicted log loss, nats": [
                 Interval(**first.skews[name]["together"]) for name in names
@@ -142,12 +142,12 @@ def _sweep(first: Figures) -> str:
 
 def _ways(one: Compared) -> dict[str, Interval]:
     return {
-        "paired": _in_percent(one.paired.relative),
-        "unpaired": _in_percent(one.unpaired.relative),
+        "paired": _scaled(one.paired.relative),
+        "unpaired": _scaled(one.unpaired.relative),
     }
 
 
-def _in_percent(one: Interval) -> Interval:
+def _scaled(one: Interval) -> Interval:
     return Interval(100 * one.value, 100 * one.low, 100 * one.high)
 
 
@@ -173,7 +173,7 @@ def _effects(seed: int, run: Figures) -> Table:
         share = run.share_of_gap.get(f"share {name}")
         table.add_row(
             name, f"{one.paired.treatment:.4f}", f"{share.value:.3f}" if share else "",
-            _percent(one.paired.relative), _percent(one.unpaired.relative),
+            in_percent(one.paired.relative), in_percent(one.unpaired.relative),
             f"{one.detectable:.1%}",
         )  # fmt: skip
     return table
@@ -190,7 +190,7 @@ def _controls(seed: int, run: Figures) -> Table:
         skew = run.skews[name]
         table.add_row(
             name, ", ".join(skew["marginal"]) or "none", _nats(skew["together"]),
-            _percent(one.paired.relative), _percent(one.unpaired.relative),
+            in_percent(one.paired.relative), in_percent(one.unpaired.relative),
         )  # fmt: skip
     return table
 
@@ -199,5 +199,5 @@ def _nats(cost: Mapping[str, float]) -> str:
     return f"{cost['value']:+.5f} [{cost['low']:+.5f}, {cost['high']:+.5f}]"
 
 
-def _percent(one: Interval) -> str:
+def in_percent(one: Interval) -> str:
     return f"{100 * one.value:+.2f} % [{100 * one.low:+.2f}, {100 * one.high:+.2f}]"

@@ -20,8 +20,7 @@ from typing import Any
 from data_gen.faults import FAULTS
 from mlplatform.artifacts import read_json
 from mlplatform.errors import FailedPrecondition, InvalidArgument
-from mlplatform.pipeline import Observer, Record, Workspace, run
-from recsys import pipeline
+from mlplatform.pipeline import Observer, Record, Workspace
 from recsys.config import Days, RunConfig
 from recsys.daily_artifacts import DailyArtifacts
 from recsys.online.bundle import RANKER
@@ -67,10 +66,8 @@ def loop(
     Args:
         faults: what is planted in the rows of a day, by its number: a drill.
     """
-    main = pipeline.stages(config, workspace)
-    pushed = [stage.name for stage in main].index("push")
-    records = run(main[: pushed + 1], workspace, observer)
-    life = Life(config, workspace.root / "registry", DailyArtifacts(workspace, observer, records))
+    artifacts = DailyArtifacts.after_push(config, workspace, observer)
+    life = Life(config, workspace.root / "registry", artifacts)
     for number in range(config.days.evaluate, config.days.evaluate + days):
         yield life.live(number, faults)
 

@@ -186,6 +186,12 @@ def _answers(
     visits: Requests,
     context: Context,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], Served | None]:
+    if policy == RANDOM:
+        slates = policies.at_random(visits, world.config.apps_by(visits.day[0]), config.seed)
+        return slates, np.ones(slates.shape), None
+    if policy == ORACLE:
+        slates = policies.oracle(world, visits, memory, context.progress.advance)
+        return slates, np.ones(slates.shape), None
     bundle = Bundle.load(context.inputs["evaluate"] / BUNDLE)
     with FeatureStore(context.inputs["build_feature_store"]) as store:
         if policy == SYSTEM:
@@ -199,13 +205,8 @@ def _answers(
             )
             return served.slates, served.propensities, served
         installs = evaluation.recent_installs(store, bundle)
-    if policy == POPULAR:
-        order = np.argsort(-installs, kind="stable")
-        slates = policies.popular(bundle.apps.ids[order], memory, visits)
-    elif policy == RANDOM:
-        slates = policies.at_random(visits, world.config.apps_by(visits.day[0]), config.seed)
-    else:
-        slates = policies.oracle(world, visits, memory, context.progress.advance)
+    order = np.argsort(-installs, kind="stable")
+    slates = policies.popular(bundle.apps.ids[order], memory, visits)
     return slates, np.ones(slates.shape), None
 
 
