@@ -5,6 +5,7 @@
        kept      the version of yesterday: what serves where the new model is refused
        learned   yesterday's rows are joined with a fault; validation and the gate say what they
                  think of it, and the model serves all the same
+       judged    the same, and the rows that the gate judges by have the fault too
        served    features are read with a fault; the day's log shows the skew, the next morning
        released  parts of two versions are put together; loading them fails, or is made to go
        stale     nothing was learned for some days
@@ -32,10 +33,12 @@ from recsys.stages import arms, daily_learning, data, release
 
 SOUND, KEPT = "sound", "kept"
 LEARNED = ("leak", "labels", "behaviour", "unit", "nan", "vocabulary")
+JUDGED = ("leak", "labels", "behaviour")
 SERVED = ("behaviour", "unit", "nan", "vocabulary", "irrelevant")
 STALE_FEATURES, MIXED, STALE = "served-yesterday", "half-pushed", "stale-model"
 NAMES = (
     *(f"learned-{fault}" for fault in LEARNED),
+    *(f"judged-{fault}" for fault in JUDGED),
     *(f"served-{fault}" for fault in SERVED),
     STALE_FEATURES,
     MIXED,
@@ -109,7 +112,7 @@ def run_drills(
     life.open(day)
     morning = _Morning(life, day)
 
-    sound, quiet = morning.learn(None, SOUND)
+    sound, quiet = morning.learn(SOUND)
     served = sound.branch("day")  # what follows the sound model begins at the morning too
     answered = {SOUND: morning.answer(served), KEPT: morning.answer(morning.branch(KEPT))}
     quiet |= {LOG: morning.skew_of(served), LOADER: morning.loading(sound)}
@@ -127,7 +130,7 @@ def run_drills(
         elif how == "served":
             drills.append(morning.drill_serving(name, sound, fault=fault))
         else:
-            drills.append(morning.drill_learning(name, fault))
+            drills.append(morning.drill_learning(name, fault, in_judged=how == "judged"))
     return Drills(day, answered, quiet, drills)
 
 
@@ -158,11 +161,11 @@ class _Morning:
         return []
 
     def learn(
-        self, fault: str | None, name: str
+        self, name: str, fault: str | None = None, *, in_judged: bool = False
     ) -> tuple[DailyArtifacts, dict[str, Sequence[str]]]:
         """A branch with a model of yesterday's rows; -> what each guard said of them, and of it."""
         life = self.life.branch(name)
-        life.check(self.day, fault)
+        life.check(self.day, fault, in_judged=in_judged)
         verdict = read_json(life.artifacts.path("validate_day") / daily_learning.VERDICT)
         said: dict[str, Sequence[str]] = {VALIDATION: verdict["why"]}
         yesterday = self.day - 1
@@ -179,8 +182,8 @@ class _Morning:
             return life.artifacts, said | {GATE: str(error).splitlines()}
         return life.artifacts, said | {GATE: []}
 
-    def drill_learning(self, name: str, fault: str) -> Drill:
-        branch, said = self.learn(fault, name)
+    def drill_learning(self, name: str, fault: str, *, in_judged: bool) -> Drill:
+        branch, said = self.learn(name, fault, in_judged=in_judged)
         answered = None if TRAINING in said else self.answer(branch)
         return Drill(name, said, answered, KEPT)
 

@@ -146,14 +146,19 @@ class Life:
         self._make(number, data.build_feature_store, reads=("generate_world", "simulate_days"))
         self._make(number, daily_serving.open_day, self.registry, reads=SERVING)
 
-    def check(self, number: int, fault: str | None) -> Record:
-        """Join yesterday's rows, and say whether they may be learned from."""
+    def check(self, number: int, fault: str | None, *, in_judged: bool = False) -> Record:
+        """Join yesterday's rows, and say whether they may be learned from.
+
+        fault, in_judged: as in `join_day`.
+        """
         self._make(
             number,
             daily_learning.join_day,
             fault,
+            in_judged,
             reads=("generate_world", "simulate_days", "open_day", "join_examples"),
             fault=fault,
+            in_judged=in_judged,
         )
         return self._make(
             number,

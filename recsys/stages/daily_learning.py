@@ -72,10 +72,13 @@ SHOWN = tuple(
 JOINED = ("requests", "impressions", "positives")
 
 
-def join_day(config: RunConfig, fault: str | None, context: Context) -> dict[str, Any]:
+def join_day(
+    config: RunConfig, fault: str | None, in_judged: bool, context: Context
+) -> dict[str, Any]:
     """-> spans/: yesterday in full, today's first hours, and the days before in the window.
 
     fault: planted in yesterday's rows, for a drill.
+    in_judged: in today's first hours as well, by which a model is judged.
     """
     day = config.days.evaluate
     log = examples.EventLog.read(
@@ -102,7 +105,7 @@ def join_day(config: RunConfig, fault: str | None, context: Context) -> dict[str
             "positives": examples.positives_reported(log, history, since, known_by),
         }
         for dataset, table in tables.items():
-            if fault and one < day:
+            if fault and (one < day or in_judged):
                 table = faults.plant(fault, table)
             write_span(root, dataset, one, table)
             rows += len(table)

@@ -27,6 +27,7 @@ gate:
   thresholds:
   - {evaluation: ranking, figure: "AUC: system", above: 0.5, why: it has to rank}
   - {evaluation: ranking, figure: "AUC: system - baseline", above: -0.3, why: nor much worse}
+  - {evaluation: ranking, figure: "AUC: system", below: 0.95, why: nothing honest is this good}
   - {evaluation: index, figure: "recall@100", above: 0.95, why: it has to find}
 loop: {requests: 3000, exploration: 0.05, strict: true}
 """
