@@ -13,9 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.result import Result
+from mlplatform.artifacts import read_json
+from mlplatform.errors import NotFound
+from mlplatform.pipeline import Workspace
 from recsys.experiment import AS_LOGGED, FAULT, FIXED, IRRELEVANT, SKEWED
 from recsys.experiment_figures import AA
+from recsys.stages import arms
+from recsys.stages.release import FIGURES
 
 KEPT = Path("workspace/benchmarks/experiment")
 
@@ -34,7 +42,9 @@ def measure(settings: Settings = Settings({"small": 10, "full": 1}, "small")) ->
     for config, seeds in settings.seeds.items():
         root = settings.root / Path(config).stem
         command = ("experiment", "skew", "--config", config, "--seeds", str(seeds))
-        add_experiment(result, Path(config).stem, storeloop(*command, root=root))
+        printed = storeloop(*command, root=root)
+        add_experiment(result, Path(config).stem, printed)
+        add_alarms(result, Path(config).stem, printed, root)
     root = settings.root / Path(settings.drills).stem
     add_drills(result, storeloop("drill", "--config", settings.drills, root=root))
     return result
@@ -75,6 +85,44 @@ def add_experiment(result: Result, scale: str, printed: Mapping[str, Any]) -> No
     seen = {one["name"]: one["share"] for one in run["skews"][IRRELEVANT]["features"]}
     result.figures[f"{scale}: rows in which the irrelevant feature differs"] = seen["ram_gb"]
     result.limits[f"{scale}: rows in which the irrelevant feature differs"] = ("least", 0.5)
+
+
+def add_alarms(result: Result, scale: str, printed: Mapping[str, Any], workspace: Path) -> None:
+    """Whether a world is so easy, or a model so broken, that the figures would mean nothing.
+
+    Of all seeds the worst figure counts, and of that the worse end of its interval.
+    """
+    runs = {seed: run["rates"] for seed, run in printed["runs"].items()}
+    judged = [_evaluated(workspace / "experiment" / f"seed-{seed}") for seed in runs]
+
+    def expected(arm: str) -> NDArray[np.float64]:
+        return np.array([rates[arm]["expected installs per request"] for rates in runs.values()])
+
+    def bounds(name: str, end: str) -> list[float]:
+        return [one[name][end] for one in judged]
+
+    room = expected(arms.ORACLE) / expected(arms.POPULAR)
+    for name, figure, kind, limit in (
+        ("held-out AUC, high", max(bounds("AUC: system", "high")), "most", 0.9),
+        ("AUC over the oracle's, high", max(bounds("AUC: system - oracle", "high")), "most", 0),
+        ("AUC over the linear model's", min(bounds("AUC: system - linear", "value")), "least", 0),
+        ("AUC of popularity, low", min(bounds("AUC: popular", "low")), "least", 0.5),
+        ("popular list over a random one", min(expected(arms.POPULAR) / expected(arms.RANDOM)),
+         "least", 1),
+        ("oracle's list over the popular one, least", min(room), "least", 2),
+        ("oracle's list over the popular one, most", max(room), "most", 8),
+    ):  # fmt: skip
+        result.figures[f"{scale}, alarm: {name}"] = float(figure)
+        result.limits[f"{scale}, alarm: {name}"] = (kind, limit)
+
+
+def _evaluated(workspace: Path) -> dict[str, Any]:
+    """Figures of the main job's evaluation."""
+    evaluated = Workspace(workspace).latest("evaluate")
+    if evaluated is None:
+        raise NotFound(f"{workspace}: expected a finished experiment, got none; run it again")
+    figures: dict[str, Any] = read_json(evaluated / FIGURES)
+    return figures
 
 
 def add_drills(result: Result, printed: Mapping[str, Any]) -> None:

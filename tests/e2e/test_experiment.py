@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.experiment import add_experiment
+from benchmarks.experiment import add_alarms, add_experiment
 from benchmarks.result import Result
 from recsys.online.bundle import Bundle
 from recsys.online.feature_store import FeatureStore
@@ -124,5 +124,8 @@ def test_the_benchmark_reads_what_the_command_prints(ran: tuple[Path, dict[str, 
     add_experiment(result, "tiny", ran[1])
     assert result.figures["tiny: behaviour-0.0 removed, paired, %"] == 0
     assert set(result.limits) <= set(result.figures)
+    add_alarms(result, "tiny", ran[1], ran[0].parents[1])
+    assert 0.5 < result.figures["tiny, alarm: held-out AUC, high"] < 1
+    assert result.met("tiny, alarm: AUC over the oracle's, high")
     lift = ran[1]["runs"]["1"]["compared"]["fixed"]["paired"]["relative"]["value"]
     assert result.figures["tiny, seed 1: fixed, paired, %"] == pytest.approx(100 * lift)
