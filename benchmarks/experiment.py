@@ -1,7 +1,7 @@
 """The experiment: what removing a training-serving skew does to installs, and what each guard is
 worth.
 
-Ten worlds of fifty thousand apps, one of a million, and the drills in one of fifty thousand, by the
+The drills in a world of fifty thousand apps, ten such worlds, and one of a million apps, by the
 commands that anybody would run.  What is finished is kept, so that a run that was cut goes on.
 """
 
@@ -39,14 +39,14 @@ class Settings:
 
 def measure(settings: Settings = Settings({"small": 10, "full": 1}, "small")) -> Result:
     result = Result(settings={"seeds": dict(settings.seeds), "drills": settings.drills})
+    drills = settings.root / Path(settings.drills).stem
+    add_drills(result, storeloop("drill", "--config", settings.drills, root=drills))
     for config, seeds in settings.seeds.items():
         root = settings.root / Path(config).stem
         command = ("experiment", "skew", "--config", config, "--seeds", str(seeds))
         printed = storeloop(*command, root=root)
         add_experiment(result, Path(config).stem, printed)
         add_alarms(result, Path(config).stem, printed, root)
-    root = settings.root / Path(settings.drills).stem
-    add_drills(result, storeloop("drill", "--config", settings.drills, root=root))
     return result
 
 
@@ -77,6 +77,8 @@ def add_experiment(result: Result, scale: str, printed: Mapping[str, Any]) -> No
         for way in ("paired", "unpaired"):
             _add(result, f"{scale}: {name} removed, {way}", compared[way]["relative"])
         _add(result, f"{scale}: {name}, log loss, nats", run["skews"][name]["together"], 1)
+        for rows, share in run["skews"][name]["apps lost"].items():
+            result.figures[f"{scale}: {name}, rows {rows} that differ by app"] = share
     share = run["share_of_gap"]["share that the skew costs"]
     _add(result, f"{scale}: of the way from popular to oracle the skew costs", share)
     nothing = f"{scale}: {FAULT}-0.0 removed, unpaired"

@@ -111,24 +111,39 @@ def figures_of(found: Arms, seed: int) -> Figures:
 
 
 def summary_of(skew: Mapping[str, Any]) -> dict[str, Any]:
-    """Of `find_skew`: features by what their skew is predicted to cost, and marginal anomalies."""
-    matched = skew["report"]["counts"]["matched"]
-    differing = ("mismatch", "training_only", "serving_only")
-    shares = {
-        one["name"]: sum(one[kind] for kind in differing) / matched
-        for one in skew["report"]["features"]
-    }
+    """Of `find_skew`: features by what their skew is predicted to cost, and marginal anomalies.
+
+    apps lost: the largest share of rows in which one of the apps' features differs, of the rows
+    shown and of those shown by chance.
+    """
+    shares, by_chance = (_shares(skew[name]) for name in ("report", "by_chance"))
     return {
-        "rows": matched,
+        "rows": skew["report"]["counts"]["matched"],
+        "rows by chance": skew["by_chance"]["counts"]["matched"],
+        "apps lost": {
+            "shown": max(shares[name] for name in by_chance),
+            "by chance": max(by_chance.values()),
+        },
         "marginal": skew["marginal"],
         "log loss": skew["cost"]["log_loss"],
         "together": skew["cost"]["together"]["log_loss"],
         "features": [
-            {"name": one["features"][0], "share": shares[one["features"][0]]}
-            | {"cost": one["log_loss"]}
+            {
+                "name": one["features"][0],
+                "share": shares[one["features"][0]],
+                "by chance": by_chance.get(one["features"][0]),
+                "cost": one["log_loss"],
+            }
             for one in skew["cost"]["features"]
         ],
     }
+
+
+def _shares(report: Mapping[str, Any]) -> dict[str, float]:
+    """Of matched rows, those in which a feature differs."""
+    matched = max(report["counts"]["matched"], 1)
+    differing = ("mismatch", "training_only", "serving_only")
+    return {one["name"]: sum(one[k] for k in differing) / matched for one in report["features"]}
 
 
 def over_seeds(values: list[float]) -> Interval:

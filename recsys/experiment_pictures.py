@@ -41,7 +41,7 @@ def forest(rows: Sequence[tuple[str, Mapping[str, Interval]]], unit: str) -> str
 
 def sweep(severities: Sequence[float], lines: Mapping[str, Sequence[Interval]]) -> str:
     """A panel a line over the fault's severity, each with its own scale."""
-    figure, axes = _figure(9, 3, panels=len(lines))
+    figure, axes = _figure(11, 3, panels=len(lines))
     for number, (panel, (name, values)) in enumerate(zip(axes, lines.items(), strict=True)):
         middle = [one.value for one in values]
         ends = [[m - one.low for m, one in zip(middle, values, strict=True)],

@@ -127,6 +127,7 @@ def _by_seed(content: Mapping[str, Any], runs: Mapping[int, Figures]) -> str:
 def _sweep(first: Figures) -> str:
     """What it is worth to remove the fault, and what the log says of it, by its severity."""
     names = (*(f"{FAULT}-{one}" for one in SEVERITIES), SKEWED)
+    by_chance = [first.skews[name]["apps lost"]["by chance"] for name in names]
     return pictures.sweep(
         (*SEVERITIES, 1.0),
         {
@@ -135,6 +136,9 @@ def _sweep(first: Figures) -> str:
             ],
             "predicted log loss, nats": [
                 Interval(**first.skews[name]["together"]) for name in names
+            ],
+            "% of rows shown by chance that differ": [
+                _scaled(Interval(share, share, share)) for share in by_chance
             ],
         },
     )
@@ -154,13 +158,16 @@ def _scaled(one: Interval) -> Interval:
 def _skews(seed: int, run: Figures) -> Table:
     """What the log of the day with the fault shows."""
     table = Table(title=f"Seed {seed}: the log of a day with the fault")
-    for column in ("feature", "rows that differ", "predicted change of log loss", "distribution"):
+    for column in (
+        "feature", "rows that differ", "by chance", "predicted change of log loss", "distribution",
+    ):  # fmt: skip
         table.add_column(column)
     skew = run.skews[SKEWED]
     for one in skew["features"]:
         differs = "differs" if one["name"] in skew["marginal"] else ""
-        table.add_row(one["name"], f"{one['share']:.1%}", _nats(one["cost"]), differs)
-    table.add_row("all together", "", _nats(skew["together"]), "")
+        chance = "" if one["by chance"] is None else f"{one['by chance']:.1%}"
+        table.add_row(one["name"], f"{one['share']:.1%}", chance, _nats(one["cost"]), differs)
+    table.add_row("all together", "", "", _nats(skew["together"]), "")
     return table
 
 
@@ -184,12 +191,17 @@ def _controls(seed: int, run: Figures) -> Table:
     table = Table(
         title=f"Seed {seed}: faults removed, installs per request against the arm with it"
     )
-    for column in ("fault", "distributions differ", "predicted log loss", "paired", "unpaired"):
+    for column in (
+        "fault", "distributions differ", "apps' rows", "by chance", "predicted log loss",
+        "paired", "unpaired",
+    ):  # fmt: skip
         table.add_column(column)
     for name, one in run.removed.items():
         skew = run.skews[name]
         table.add_row(
-            name, ", ".join(skew["marginal"]) or "none", _nats(skew["together"]),
+            name, ", ".join(skew["marginal"]) or "none",
+            *(f"{skew['apps lost'][rows]:.1%}" for rows in ("shown", "by chance")),
+            _nats(skew["together"]),
             in_percent(one.paired.relative), in_percent(one.unpaired.relative),
         )  # fmt: skip
     return table

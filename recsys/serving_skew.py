@@ -26,12 +26,14 @@ from recsys.online.bundle import Bundle
 from recsys.online.feature_store import FeatureStore
 from recsys.serving_log import KEYS, Visits, requests_of
 
+_PLACED = ("position", "propensity", "score")
+
 
 def measure_skew(
     bundle: Bundle, trained: pa.Table, served: pa.Table, seed: int
 ) -> tuple[SkewReport, SkewCost]:
     """Compare impressions as `trained_rows` and `served_rows` or a serving log give them."""
-    report = compare_by_key(trained, served, KEYS, ignore=sorted({*features.NOT_SERVED} - {*KEYS}))
+    report = compare(trained, served)
     cost = rank_by_cost(
         report,
         trained,
@@ -42,6 +44,22 @@ def measure_skew(
         seed=seed,
     )
     return report, cost
+
+
+def compare(trained: pa.Table, served: pa.Table) -> SkewReport:
+    """Impressions of both sides, each with its request's columns, by request and app."""
+    return compare_by_key(trained, served, KEYS, ignore=sorted({*features.NOT_SERVED} - {*KEYS}))
+
+
+def compare_shown_by_chance(impressions: pa.Table, log: Path) -> SkewReport:
+    """The apps' features as trained on and as logged, where chance alone chose the app.
+
+    What an app is served with decides whether it is shown: one that lost what speaks for it is not,
+    and the log hides the fault.  The places of exploration are free of that.
+    """
+    logged = read_parquet(log / "impressions.parquet")
+    explored = logged.filter(logged["score"].is_null()).drop_columns([*_PLACED])
+    return compare_by_key(impressions.select(explored.column_names), explored, KEYS)
 
 
 def trained_rows(root: Path, day: int, requests: int, seed: int) -> pa.Table:
@@ -67,21 +85,26 @@ def logged_rows(log: Path) -> pa.Table:
     """The impressions of a serving log, each with its request's columns."""
     return join_requests(
         read_parquet(log / "requests.parquet").drop_columns(["bundle_version"]),
-        read_parquet(log / "impressions.parquet").drop_columns(["position", "propensity", "score"]),
+        read_parquet(log / "impressions.parquet").drop_columns([*_PLACED]),
     )
 
 
-def served_otherwise(report: SkewReport, most: float, most_moving: float) -> list[str]:
+def served_otherwise(
+    report: SkewReport, by_chance: SkewReport, most: float, most_moving: float
+) -> list[str]:
     """A line for each feature that is served otherwise in a larger share of rows than it may.
 
+    by_chance: of `compare_shown_by_chance`.
     most_moving: of what users do, which moves since the morning.
     """
-    why = []
-    for one in report.features:
-        share = one.differing / report.counts.matched
-        if share > (most_moving if one.name in features.MOVING else most):
-            why.append(f"{one.name}: served otherwise in {share:.1%} of the rows")
-    return why
+    why: dict[str, str] = {}
+    for rows, compared in (("the rows", report), ("the rows shown by chance", by_chance)):
+        for one in compared.features:
+            share = one.differing / max(compared.counts.matched, 1)
+            if share > (most_moving if one.name in features.MOVING else most):
+                line = f"{one.name}: served otherwise in {share:.1%} of {rows}"
+                why.setdefault(one.name, line)
+    return [*why.values()]
 
 
 def served_rows(trained: pa.Table, store: FeatureStore) -> pa.Table:

@@ -17,7 +17,7 @@ from data_gen import faults, sessions
 from data_gen.memory import Memory
 from data_gen.world import Requests, World
 from mlplatform.artifacts import link_tree, read_json, to_json
-from mlplatform.data.files.spans import read_parquet, span_files, span_path, write_span
+from mlplatform.data.files.spans import read_parquet, read_span, span_files, span_path, write_span
 from mlplatform.data.schemas.schema import load_schema
 from mlplatform.data.validation.validate import validate
 from mlplatform.pipeline import Context
@@ -28,7 +28,13 @@ from recsys.online.bundle import QUERY_TOWER, RANKER, STATES, TRANSFORM, Bundle
 from recsys.online.feature_store import FeatureStore
 from recsys.online.recommender import Recommender
 from recsys.serving_log import Served, serve
-from recsys.serving_skew import logged_rows, measure_skew, served_otherwise, trained_rows
+from recsys.serving_skew import (
+    compare_shown_by_chance,
+    logged_rows,
+    measure_skew,
+    served_otherwise,
+    trained_rows,
+)
 from recsys.stages import policies
 from recsys.stages.data import (
     BACKLOG_DAY,
@@ -94,6 +100,7 @@ def find_skew(config: RunConfig, context: Context) -> dict[str, Any]:
     why: what is wrong, a line each: the log contradicts the schema, or is not what training has.
     marginal: anomalies of the distributions, by feature, as the day's validation raises them.
     report, cost: of the rows of both sides, joined by their keys, and what that does to the ranker.
+    by_chance: the same report of the apps' features, of all rows that chance alone showed.
     """
     from mlplatform.data.statistics.compute import compute_statistics
 
@@ -122,9 +129,10 @@ def find_skew(config: RunConfig, context: Context) -> dict[str, Any]:
     bundle = Bundle.load(context.inputs["evaluate"] / BUNDLE)
     trained = trained_rows(root, day, config.evaluation.skew_requests, config.seed)
     report, cost = measure_skew(bundle, trained, logged_rows(log), config.seed)
-    why += served_otherwise(report, config.loop.joined_skew, config.loop.moving_skew)
-    said = {"why": why, "marginal": marginal, "report": asdict(report), "cost": asdict(cost)}
-    (context.output / SKEW).write_bytes(to_json(said))
+    by_chance = compare_shown_by_chance(read_span(root, "impressions", [day]), log)
+    why += served_otherwise(report, by_chance, config.loop.joined_skew, config.loop.moving_skew)
+    reports = {"report": asdict(report), "by_chance": asdict(by_chance), "cost": asdict(cost)}
+    (context.output / SKEW).write_bytes(to_json({"why": why, "marginal": marginal} | reports))
     return {"rows": report.counts.matched, "said": len(why)}
 
 

@@ -25,7 +25,6 @@ from mlplatform.data.files.spans import (
     write_span,
 )
 from mlplatform.data.schemas.schema import load_schema
-from mlplatform.data.skew.compare import compare_by_key
 from mlplatform.data.validation.broken_rows import find_broken_rows
 from mlplatform.data.validation.validate import require_no_anomalies
 from mlplatform.data.validation.validate import validate as validate_statistics
@@ -36,8 +35,13 @@ from recsys.config import RunConfig
 from recsys.evaluation import BASELINE, INDEX, LISTS, RANKING, RETRIEVAL, SYSTEM, sample
 from recsys.online.bundle import Bundle
 from recsys.online.feature_store import FeatureStore
-from recsys.serving_log import KEYS
-from recsys.serving_skew import join_requests, logged_rows, served_otherwise
+from recsys.serving_skew import (
+    compare,
+    compare_shown_by_chance,
+    join_requests,
+    logged_rows,
+    served_otherwise,
+)
 from recsys.stages.daily_serving import SWITCH_HOUR
 from recsys.stages.data import (
     EVENTS,
@@ -198,16 +202,15 @@ def judge_day(config: RunConfig, registry: Path, context: Context) -> dict[str, 
 
 def _joined_skew(config: RunConfig, root: Path, log: Path, day: int) -> list[str]:
     """What is wrong with the log, joined with the rows that are trained on; a line each."""
-    trained = join_requests(
-        read_span(root, "requests", [day]), read_span(root, "impressions", [day])
-    )
-    ignored = sorted({*features.NOT_SERVED} - {*KEYS})
-    report = compare_by_key(trained, logged_rows(log), KEYS, ignore=ignored)
+    impressions = read_span(root, "impressions", [day])
+    trained = join_requests(read_span(root, "requests", [day]), impressions)
+    report = compare(trained, logged_rows(log))
     alone = report.counts.only_in_training + report.counts.only_in_serving
     if alone:
         share = alone / report.counts.matched
         return [f"impressions: only one side has {share:.1%} of the rows"]
-    return served_otherwise(report, config.loop.joined_skew, config.loop.moving_skew)
+    by_chance = compare_shown_by_chance(impressions, log)
+    return served_otherwise(report, by_chance, config.loop.joined_skew, config.loop.moving_skew)
 
 
 def _latest(

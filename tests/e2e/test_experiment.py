@@ -114,6 +114,10 @@ def test_the_skew_is_found_and_the_same_arm_twice_differs_by_nothing(
     assert same["paired"]["relative"]["value"] == 0 and same["ratio_p"] > 0.001
     low, high = (same["unpaired"]["relative"][bound] for bound in ("low", "high"))
     assert low < 0 < high
+    # A quarter of the apps' counters is lost; an app without them is hardly shown, but by chance.
+    lost = run["skews"]["behaviour-0.25"]["apps lost"]
+    assert lost["shown"] < 0.1 and 0.15 < lost["by chance"] < 0.35
+    assert run["skews"]["behaviour-0.0"]["apps lost"] == {"shown": 0, "by chance": 0}
     nothing = run["removed"]["behaviour-0.0"]
     assert nothing["paired"]["relative"]["high"] == 0
     assert run["skews"]["behaviour-0.0"]["marginal"] == {}

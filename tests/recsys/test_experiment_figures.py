@@ -31,6 +31,12 @@ SKEW_JSON = {
             {"name": "country", "mismatch": 0, "training_only": 0, "serving_only": 0},
         ],
     },
+    "by_chance": {
+        "counts": {"matched": 20},
+        "features": [
+            {"name": "recent_installs", "mismatch": 9, "training_only": 0, "serving_only": 1},
+        ],
+    },
     "cost": {
         "log_loss": interval(0.2),
         "together": {"log_loss": interval(0.03)},
@@ -116,7 +122,10 @@ def test_the_share_of_the_gap_is_of_expected_installs(arms: Arms) -> None:
 
 def test_a_skew_in_short(arms: Arms) -> None:
     found: Any = summary_of(SKEW_JSON)
-    assert found["features"] == [{"name": "recent_installs", "share": 0.25, "cost": interval(0.02)}]
+    assert found["features"] == [
+        {"name": "recent_installs", "share": 0.25, "by chance": 0.5, "cost": interval(0.02)}
+    ]
+    assert found["apps lost"] == {"shown": 0.25, "by chance": 0.5}
     assert found["together"] == interval(0.03) and found["rows"] == 200
     assert figures_of(arms, seed=1).skews[SKEWED] == found
 

@@ -6,9 +6,12 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from mlplatform.data.skew.compare import SkewReport
+from mlplatform.data.files.spans import write_parquet
+from mlplatform.data.skew.compare import FeatureSkew, SkewReport
+from mlplatform.data.skew.join import KeyCounts
 from mlplatform.evaluation.skew_cost import SkewCost
 from mlplatform.pipeline import Workspace
 from recsys import features, serving_skew
@@ -31,6 +34,41 @@ def artifact(finished: Path, stage: str) -> Path:
 @pytest.fixture(scope="module")
 def bundle(finished: Path) -> Bundle:
     return Bundle.load(artifact(finished, "evaluate") / "bundle")
+
+
+def test_what_chance_alone_showed_is_compared_by_itself(tmp_path: Path) -> None:
+    """Of apps 1 and 2 the counter of 2 is lost, so 1 is listed and 2 is shown by chance alone."""
+    request = np.repeat(np.arange(10), 2)
+    columns = {"request_id": request, "app_id": np.tile([1, 2], 10)}
+    impressions = pa.table(columns | {"recent_installs": np.tile([7, 8], 10), "installed": request})
+    placed = {"position": np.tile([0, 1], 10), "propensity": np.tile([0.9, 0.01], 10)}
+    # In request 0 the place of app 2 was not explored: it has a score.
+    score = pa.array([None if row % 2 and row > 1 else 0.5 for row in range(20)])
+    logged = columns | placed | {"score": score, "recent_installs": np.tile([7, 0], 10)}
+    write_parquet(pa.table(logged), tmp_path / "impressions.parquet")
+    report = serving_skew.compare_shown_by_chance(impressions, tmp_path)
+    (counter,) = report.features
+    assert (counter.name, counter.differing, report.counts.matched) == ("recent_installs", 9, 9)
+
+
+def test_a_feature_is_told_once_and_by_all_rows_if_they_show_it() -> None:
+    def report(**differing: int) -> SkewReport:
+        found = (
+            FeatureSkew(name, 100 - n, n, 0, 0, 0, None, None, (), ())
+            for name, n in differing.items()
+        )
+        return SkewReport(("request_id",), KeyCounts(100, 0, 0, 0, 0, 0, 0), tuple(found))
+
+    told = serving_skew.served_otherwise(
+        report(ram_gb=30, recent_installs=1, history_count=40),
+        report(ram_gb=50, recent_installs=25),
+        most=0.02,
+        most_moving=0.5,
+    )
+    assert told == [
+        "ram_gb: served otherwise in 30.0% of the rows",
+        "recent_installs: served otherwise in 25.0% of the rows shown by chance",
+    ]
 
 
 class Altering(FeatureStore):
