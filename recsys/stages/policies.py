@@ -15,13 +15,14 @@ from recsys.serving_log import SLATE
 
 Int = NDArray[np.int64]
 _BLOCK = 256  # visits at once
+_ORACLE_BLOCK = 4096  # it looks at every app anew for each block, and compares them in smaller ones
 
 
 def popular(ids: Int, memory: Memory, visits: Requests) -> Int:
     """The most popular apps that the user does not own; `ids` are all, the most popular first."""
     top = ids[: SLATE + memory.owned.shape[1]]
     slates = np.empty((len(visits), SLATE), np.int64)
-    for rows in _blocks(visits):
+    for rows in _blocks(visits, _BLOCK):
         owned = (memory.owned[visits.user[rows]][:, None, :] == top[None, :, None]).any(axis=2)
         slates[rows] = top[np.argsort(owned, axis=1, kind="stable")[:, :SLATE]]
     return slates
@@ -42,12 +43,12 @@ def oracle(
     """The apps that the user is most likely to install, by the truth itself."""
     live = world.config.apps_by(int(visits.day[0]))
     slates = np.empty((len(visits), SLATE), np.int64)
-    for rows in _blocks(visits):
+    for rows in _blocks(visits, _ORACLE_BLOCK):
         slates[rows] = world.oracle_slates(visits.take(rows), SLATE, memory, live)
         advance(rows.stop - rows.start)
     return slates
 
 
-def _blocks(visits: Requests) -> list[slice]:
+def _blocks(visits: Requests, size: int) -> list[slice]:
     n = len(visits)
-    return [slice(at, min(at + _BLOCK, n)) for at in range(0, n, _BLOCK)]
+    return [slice(at, min(at + size, n)) for at in range(0, n, size)]

@@ -13,7 +13,7 @@ from benchmarks.experiment import add_drills
 from benchmarks.result import Result
 from tests.e2e.test_loop import CONFIG, ROOT
 
-NAMES = ("learned-unit", "judged-leak", "served-behaviour", "half-pushed", "stale-model")
+NAMES = ("judged-leak", "served-behaviour", "half-pushed", "stale-model")
 
 
 def storeloop(root: Path, *names: str) -> "subprocess.CompletedProcess[str]":
@@ -43,7 +43,6 @@ def test_without_a_fault_no_guard_says_anything(drilled: dict[str, Any]) -> None
 
 def test_each_fault_is_caught_by_the_guard_that_is_there_for_it(drilled: dict[str, Any]) -> None:
     caught = {one["name"]: one["caught"] for one in drilled["drills"]}
-    assert caught["learned-unit"][0] == "validation"
     # What a leak does to the rows that a model is judged by looks like a very good model.
     (leak,) = (one for one in drilled["drills"] if one["name"] == "judged-leak")
     assert leak["caught"] == ["validation", "gate"]
