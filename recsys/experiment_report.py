@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +20,7 @@ from recsys import experiment_pictures as pictures
 from recsys.config import RunConfig
 from recsys.experiment import AS_LOGGED, FAULT, FIXED, SEVERITIES, SKEWED
 from recsys.experiment_figures import AA, Compared, Figures, over_seeds
+from recsys.report import render
 
 JSON, PAGE = "experiment.json", "experiment.html"
 HEADLINE = (FIXED, AS_LOGGED, AA)
@@ -87,13 +87,9 @@ def _page(
 ) -> str:
     seed, *_ = runs
     first = runs[seed]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("recsys", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
     effects = {name: _ways(one) for name, one in first.compared.items() if name in HEADLINE}
-    return environment.get_template("experiment.html.j2").render(
+    return render(
+        "experiment.html.j2",
         first=content["runs"][str(seed)],
         headline=_headline(content, first),
         seeds=content["seeds"],

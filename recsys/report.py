@@ -189,12 +189,8 @@ def show_answer(answer: Mapping[str, Any], *, as_json: bool) -> None:
 def write_html(workspace: Workspace, records: Mapping[str, Record]) -> None:
     """Write `report.html` into the workspace."""
     figures, answers = _results(workspace, records)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("recsys", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page = environment.get_template("report.html.j2").render(
+    page = render(
+        "report.html.j2",
         figures=figures,
         answers=answers,
         records=list(records.values()),
@@ -203,6 +199,16 @@ def write_html(workspace: Workspace, records: Mapping[str, Record]) -> None:
         blessing=artifacts.read_json(_artifact(workspace, records, "gate") / "blessing.json"),
     )
     artifacts.write_file_atomically(workspace.root / PAGE, page.encode())
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from a template beside this file, which has to be given all that it names."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("recsys", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(template).render(**values)
 
 
 def _results(
