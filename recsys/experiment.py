@@ -63,13 +63,17 @@ def run_story(
         branch: DailyArtifacts | None = None,
     ) -> DailyArtifacts:
         branch = branch or trunk.branch(name)
-        _serve(branch, config, day, policy, fault, severity)
+        if fault:
+            _write_store(branch, config, day, fault, severity)
+        serve_day(branch, config, day, policy)
         answered[name] = branch.path("answer_day")
         return branch
 
-    _serve(trunk, config, eve, arms.SYSTEM, FAULT, 1.0)
+    _write_store(trunk, config, eve, FAULT, 1.0)
+    serve_day(trunk, config, eve, arms.SYSTEM)
     skews[SKEWED] = find_skew(trunk, config, eve)
     trunk.make(day, on(config, day), partial(data.generate_world, on(config, day)), ())
+    _write_store(trunk, config, day, None, 1.0)
 
     arm(SKEWED, arms.SYSTEM, FAULT)
     arm(FIXED, arms.SYSTEM)
@@ -90,15 +94,10 @@ def with_seed(config: RunConfig, seed: int) -> RunConfig:
     return config.model_copy(update={"seed": seed, "world": world})
 
 
-def _serve(
-    artifacts: DailyArtifacts,
-    config: RunConfig,
-    day: int,
-    policy: str,
-    fault: str | None,
-    severity: float,
+def _write_store(
+    artifacts: DailyArtifacts, config: RunConfig, day: int, fault: str | None, severity: float
 ) -> None:
-    """A day's feature store, with a fault or without, and the day's answers from it."""
+    """A day's feature store, with a fault or without."""
     today = on(config, day)
     artifacts.make(
         day,
@@ -108,7 +107,6 @@ def _serve(
         fault=fault,
         severity=severity,
     )
-    serve_day(artifacts, config, day, policy)
 
 
 def serve_day(artifacts: DailyArtifacts, config: RunConfig, day: int, policy: str) -> None:
