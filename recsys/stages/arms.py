@@ -43,11 +43,10 @@ from recsys.stages.data import (
     OBSERVABLE,
     SCHEMA,
     SPANS,
-    TRUTH,
     load_truth_of_the_morning,
     visits_of,
 )
-from recsys.stages.day_files import LOG, link_events, write_events, write_log
+from recsys.stages.day_files import LOG, write_end, write_log
 from recsys.stages.release import BUNDLE, assemble
 
 SYSTEM, POPULAR, RANDOM, ORACLE = "system", "popular", "random", "oracle"
@@ -71,12 +70,9 @@ def answer_day(config: RunConfig, policy: str, context: Context) -> dict[str, An
     slates, propensities, served = _answers(config, policy, world, memory, visits, context)
     expected = world.install_probability(visits, slates, memory).sum(axis=1)
     played = sessions.play_day(world, memory, day, visits, slates, propensities)
-    link_events(context.inputs["simulate_days"], context.output, day)
-    write_events(context.output, day, played)
+    write_end(context, day, played, memory)
     if served is not None:
         write_log(context.output, served)
-    (context.output / TRUTH).mkdir()
-    memory.save(context.output / TRUTH)
     from_shown = played.installs.filter(played.installs["request_id"].is_valid())
     n_users = config.world.users_by(day + 1)
     outcomes = {

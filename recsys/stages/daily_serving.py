@@ -19,8 +19,8 @@ from recsys.online.bundle import Bundle
 from recsys.online.feature_store import FeatureStore
 from recsys.online.recommender import Recommender
 from recsys.serving_log import Served, serve
-from recsys.stages.data import TRUTH, load_truth_of_the_morning, visits_of
-from recsys.stages.day_files import link_events, write_events, write_log
+from recsys.stages.data import load_truth_of_the_morning, visits_of
+from recsys.stages.day_files import write_end, write_events, write_log
 from recsys.stages.versions import current_version
 
 SWITCH_HOUR = 6.0
@@ -57,11 +57,8 @@ def close_day(config: RunConfig, registry: Path, context: Context) -> dict[str, 
     slates = np.concatenate([shown["slates"], served.slates])
     propensities = np.concatenate([shown["propensities"], served.propensities])
     played = sessions.play_day(world, memory, day, visits, slates, propensities)
-    link_events(context.inputs["simulate_days"], context.output, day)
-    write_events(context.output, day, played)
+    write_end(context, day, played, memory)
     write_log(context.output, served, before=morning)
-    (context.output / TRUTH).mkdir()
-    memory.save(context.output / TRUTH)
     installs = len(played.installs) - played.installs["request_id"].null_count
     n_shown = len(played.impressions)
     return {
