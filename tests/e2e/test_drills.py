@@ -1,9 +1,7 @@
 """Some drills in a world of 2,000 users: what is caught, by whom, and nothing without a fault."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +9,23 @@ import pytest
 
 from benchmarks.experiment import add_drills
 from benchmarks.result import Result
-from tests.e2e.test_loop import CONFIG, ROOT
+from tests.e2e.test_loop import CONFIG
 
 NAMES = ("judged-leak", "served-behaviour", "half-pushed", "stale-model")
 
 
-def storeloop(root: Path, *names: str) -> "subprocess.CompletedProcess[str]":
+def drill(command: Any, root: Path, *names: str) -> "subprocess.CompletedProcess[str]":
     (root / "world.yaml").write_text(CONFIG)
-    return subprocess.run(
-        [
-            sys.executable, "-m", "recsys.cli", "drill", *names, "--json", "--days", "2",
-            "--config", str(root / "world.yaml"), "--workspace", str(root),
-        ],
-        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'platform'}"},
-        cwd=ROOT, capture_output=True, text=True, timeout=900, check=False,
+    done: subprocess.CompletedProcess[str] = command(
+        "drill", *names, "--json", "--days", "2", "--config", str(root / "world.yaml"),
+        "--workspace", str(root), timeout=900,
     )  # fmt: skip
+    return done
 
 
 @pytest.fixture(scope="module")
-def drilled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    done = storeloop(tmp_path_factory.mktemp("drills"), *NAMES)
+def drilled(tmp_path_factory: pytest.TempPathFactory, command: Any) -> dict[str, Any]:
+    done = drill(command, tmp_path_factory.mktemp("drills"), *NAMES)
     assert done.returncode == 0, done.stderr[-3000:]
     printed: dict[str, Any] = json.loads(done.stdout)
     return printed
@@ -71,8 +66,8 @@ def test_the_benchmark_reads_what_the_command_prints(drilled: dict[str, Any]) ->
     assert result.figures["drill half-pushed: guards that spoke"] == 1
 
 
-def test_a_drill_that_is_none_is_told(tmp_path: Path) -> None:
-    done = storeloop(tmp_path, "learned-nothing")
+def test_a_drill_that_is_none_is_told(tmp_path: Path, command: Any) -> None:
+    done = drill(command, tmp_path, "learned-nothing")
     assert done.returncode == 2 and done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith("storeloop: drill 'learned-nothing': expected one of learned-leak, ")

@@ -1,9 +1,6 @@
 """The experiment in a world of 2,000 users: its command, its arms, and the service beside it."""
 
 import json
-import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from benchmarks.result import Result
 from recsys.online.bundle import Bundle
 from recsys.online.feature_store import FeatureStore
 from recsys.online.recommender import Recommender
-from tests.e2e.test_loop import CONFIG, ROOT
+from tests.e2e.test_loop import CONFIG
 from tests.recsys.services import service
 
 with warnings.catch_warnings():
@@ -29,17 +26,13 @@ TEST_DAY = 6
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def ran(tmp_path_factory: pytest.TempPathFactory, command: Any) -> tuple[Path, dict[str, Any]]:
     """The workspace of a seed, and what the command printed."""
     root = tmp_path_factory.mktemp("experiment")
     (root / "world.yaml").write_text(CONFIG)
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "recsys.cli", "experiment", "skew", "--json",
-            "--config", str(root / "world.yaml"), "--workspace", str(root),
-        ],
-        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'platform'}"},
-        cwd=ROOT, capture_output=True, text=True, timeout=900, check=False,
+    done = command(
+        "experiment", "skew", "--json", "--config", str(root / "world.yaml"),
+        "--workspace", str(root), timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return root / "experiment" / "seed-1", json.loads(done.stdout)
