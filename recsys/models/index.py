@@ -131,6 +131,8 @@ class AppIndex:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Positions and scores of the best `k`, both `[queries, k]`; position -1: fewer found.
 
+        The same query may get a score that differs by rounding the next time.
+
         leaves_to_search: in place of the setting.
         """
         if self._space is not None:
