@@ -156,6 +156,8 @@ class Loop:
         watched = [epoll.fileno()]
         at, look = 0, clock() + LOOKING
         while self._left:
+            # First, as clients do: on a connection that was closed meanwhile nothing is sent.
+            self._hear(epoll.poll(0))
             self._now = now = clock()
             while at < n and due[at] <= now:
                 taken[at] = now
@@ -168,11 +170,8 @@ class Loop:
                 self._give_up(due, at)
                 self._open_more()
             until = min(due[at], look) if at < n else look
-            if until > now and not select.select(watched, (), (), until - now)[0]:
-                continue
-            self._hear(epoll.poll(0))
-            if waiting:
-                self._dispatch()
+            if until > now:
+                select.select(watched, (), (), until - now)
 
     def close(self) -> None:
         for connection in list(self._connections.values()):
