@@ -56,6 +56,13 @@ class Fleet:
         """Version by label; None where no generation loads."""
         return self._loading[0].versions if self._loading else None
 
+    @property
+    def opens_first(self) -> bool:
+        """Whether the generation that loads is answering already, and no other one does."""
+        if self._serving is not None or self._loading is None:
+            return False
+        return any(child.is_serving for child in self._loading[0].children)
+
     def begin(self, versions: Mapping[str, int]) -> None:
         """Load a new generation beside the one that serves.
 

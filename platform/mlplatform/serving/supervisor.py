@@ -191,7 +191,9 @@ class Supervisor:
     def _act(self) -> None:
         """Go on towards what is wanted."""
         fleet = self._fleet
-        if fleet.loading is not None and fleet.loading != self._wanted:
+        moved = fleet.loading is not None and fleet.loading != self._wanted
+        # Who is first to serve finishes: whoever asked it would wait for a whole load otherwise.
+        if moved and not fleet.opens_first:
             fleet.drop()
         try:
             fleet.settle()

@@ -7,6 +7,7 @@ The word of the version labelled "stable" is what it answers with, and how it be
     broken    loading it fails with an error        crashing  loading it ends the process
     endless   loading it never ends                 mortal    worker 0 ends as soon as it serves
     deaf      it does not drain                     waiting   loads when REGISTRY/release is there
+    hesitant  worker 1 serves when REGISTRY/release is there
 
 "broken" is heeded under every label.  Each load adds a line to REGISTRY/loads: the generation.
 GET / answers at once, GET /slow a second later.
@@ -74,6 +75,10 @@ async def serve(loaded: dict[str, Any], worker: Worker) -> None:
             open_connections.discard(writer)
             writer.close()
 
+    while loaded["word"] == "hesitant" and worker.assignment.worker == 1:
+        if (ROOT / "release").exists():
+            break
+        await asyncio.sleep(0.02)
     server = await asyncio.start_server(answer, sock=worker.http_socket())
     worker.serving()
     if loaded["word"] == "mortal" and worker.assignment.worker == 0:

@@ -169,7 +169,7 @@ def places(running: Server) -> list[list[int]]:
 def test_who_serves_and_who_loads_are_kept_apart_until_it_is_loaded(tmp_path: Path) -> None:
     cores = sorted(os.sched_getaffinity(0))
     with server(tmp_path, "one", workers=len(cores)) as running:
-        wait_until(lambda: running.get() != {}, "it serves")
+        running.wait_for(stable=1)
         assert places(running) == [cores] * len(cores)
         running.push("waiting")
         wait_until(lambda: len(running.pids()) == 2 * len(cores), "2 loads")
@@ -221,6 +221,18 @@ def test_a_generation_that_still_loads_is_dropped_when_the_label_moves_on(tmp_pa
         running.registry.rollback("stable")
         running.wait_for(stable=1)
         assert not any(map(is_running, loading))
+        assert running.get()["word"] == "one"
+
+
+def test_the_first_to_answer_is_not_dropped_when_the_label_moves_on(tmp_path: Path) -> None:
+    with server(tmp_path, "hesitant") as running:
+        first = running.get()  # worker 1's doors are not open yet
+        number = running.push("one")
+        wait_until(lambda: number in running.status().versions, "it is seen that the label moved")
+        assert running.status().versions[1].state is State.LOADING  # and not unloading
+        assert running.get() == first
+        (running.registry.root / "release").touch()
+        running.wait_for(stable=number)
         assert running.get()["word"] == "one"
 
 
