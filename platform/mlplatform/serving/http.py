@@ -5,8 +5,8 @@ called in the loop, with the whole body, and replies when it has the answer: no 
 events, one write (`http_protocol.py`, `http_exchange.py`).
 
 Draining: no new connections; on the others the next answer says `Connection: close`.  One that is
-quiet for `_QUIET_S` is closed: a client may be sending at just that moment, and would meet a reset,
-but one that sends often is told before.
+quiet for `_QUIET_S` is closed, unless a request has come by then: one that is still on its way
+meets a reset, but a client that sends often is told before.
 """
 
 import asyncio

@@ -14,7 +14,10 @@ body.
 """
 
 import asyncio
+import os
+import socket
 import time
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from httptools import HttpParserError, HttpParserUpgrade
@@ -256,5 +259,19 @@ class HotProtocol(HttpToolsProtocol):
     def close_if_quiet(self, since: float) -> None:
         """Close the connection if nothing is asked, and nothing was since that time."""
         asked = self._in_head or (self.cycle is not None and not self.cycle.response_complete)
-        if not asked and self.since < since:
-            self.transport.close()
+        if asked or self.since >= since or self.transport.get_write_buffer_size():
+            return
+        # The loop was last told what came before it was given back the interpreter, and closes a
+        # socket a turn later; a request that came meanwhile would be lost.
+        with socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno())) as now:
+            if not _has_unread(now):
+                with suppress(OSError):  # the client was faster
+                    now.shutdown(socket.SHUT_RDWR)
+                self.transport.close()
+
+
+def _has_unread(connection: socket.socket) -> bool:
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK))
+    except OSError:  # nothing there, or it is lost
+        return False

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import socket
+import time
 
 import pytest
 
+from mlplatform.serving import http
 from tests.platform.serving.http_served import (
     LIMIT_S,
     Served,
@@ -50,6 +53,40 @@ async def test_what_is_under_way_is_finished_and_nobody_new_is_let_in(server: Se
     assert "connection" not in first.headers and last.headers["connection"] == "close"
     assert await hot.rest() == b""
     await asyncio.wait_for(server.task, LIMIT_S)
+
+
+@served()
+async def test_who_asks_in_the_moment_before_being_closed_is_answered(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "_QUIET_S", 0.1)
+    loop = asyncio.get_running_loop()
+    busy, work = socket.socketpair()
+    with socket.socket() as client, busy, work:
+
+        def be_busy() -> None:
+            loop.remove_reader(busy)
+            client.sendall(post("/echo", b"2"))
+            time.sleep(0.2)  # then the loop has both to read and to close, and closes first
+
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", server.port))
+        await loop.sock_sendall(client, post("/echo", b"1"))
+        assert b" 200 OK" in await loop.sock_recv(client, 1000)
+        server.stopping.set()
+        await until(lambda: is_refused(server.port))
+        loop.add_reader(busy, be_busy)
+        work.send(b"1")
+        answer = await loop.sock_recv(client, 1000)
+        assert b" 200 OK" in answer and b"connection: close" in answer
+        assert await loop.sock_recv(client, 1000) == b""
+    await asyncio.wait_for(server.task, LIMIT_S)
+
+
+def is_refused(port: int) -> bool:
+    """Whether nobody listens there any more."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) != 0
 
 
 @served(drain_s=3.0)
