@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,7 +116,11 @@ class Served:
     directory: Path
 
     def plan(self, door: Door, visits: Visits, rate: float, seconds: float, **changes: Any) -> Plan:
-        """A load on a door."""
+        """A load on a door.
+
+        It has so few connections that each is used thrice a second: who drains closes one that is
+        quiet, and HTTP/1.1 cannot take back what a client says at just that moment.
+        """
         return Plan(
             door=door,
             host=_LOCAL,
@@ -124,7 +129,7 @@ class Served:
             messages=visits.messages[door],
             rate=rate,
             seconds=seconds,
-            **{"connections": CONNECTIONS[door]} | changes,
+            **{"connections": min(CONNECTIONS[door], ceil(rate / 3))} | changes,
         )
 
     def status(self) -> Status:
