@@ -155,9 +155,11 @@ class Loop:
         # Waited on through `select`, which counts microseconds where epoll counts milliseconds.
         watched = [epoll.fileno()]
         at, look = 0, clock() + LOOKING
-        while self._left:
+        while True:
             # First, as clients do: on a connection that was closed meanwhile nothing is sent.
             self._hear(epoll.poll(0))
+            if not self._left:
+                return
             self._now = now = clock()
             while at < n and due[at] <= now:
                 taken[at] = now
