@@ -261,8 +261,8 @@ class HotProtocol(HttpToolsProtocol):
         asked = self._in_head or (self.cycle is not None and not self.cycle.response_complete)
         if asked or self.since >= since or self.transport.get_write_buffer_size():
             return
-        # The loop was last told what came before it was given back the interpreter, and closes a
-        # socket a turn later; a request that came meanwhile would be lost.
+        # The loop knows of what had come when its turn began, and the transport closes the socket a
+        # turn later: a request that came in between would be lost.
         with socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno())) as now:
             if not _has_unread(now):
                 with suppress(OSError):  # the client was faster

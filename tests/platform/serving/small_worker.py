@@ -75,9 +75,8 @@ async def serve(loaded: dict[str, Any], worker: Worker) -> None:
             open_connections.discard(writer)
             writer.close()
 
-    while loaded["word"] == "hesitant" and worker.assignment.worker == 1:
-        if (ROOT / "release").exists():
-            break
+    hesitant = loaded["word"] == "hesitant" and worker.assignment.worker == 1
+    while hesitant and not (ROOT / "release").exists():
         await asyncio.sleep(0.02)
     server = await asyncio.start_server(answer, sock=worker.http_socket())
     worker.serving()
