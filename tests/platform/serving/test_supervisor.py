@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import sys
 import threading
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 
@@ -157,11 +158,15 @@ def test_a_worker_that_cannot_say_why_it_does_not_load_is_spoken_for(
 
 
 def places(running: Server) -> list[list[int]]:
-    """The cores of each process, in the order of the status."""
+    """The cores of each process, in the order of the status; none of one that has ended since."""
 
     def kept_to(pid: int) -> list[int]:
-        tasks = Path(f"/proc/{pid}/task").iterdir()
-        return sorted({core for task in tasks for core in os.sched_getaffinity(int(task.name))})
+        cores: set[int] = set()
+        with suppress(FileNotFoundError):  # the process has ended
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                with suppress(ProcessLookupError):  # the thread has; the others have not
+                    cores |= os.sched_getaffinity(int(task.name))
+        return sorted(cores)
 
     return [kept_to(pid) for pid in running.pids()]
 
