@@ -350,7 +350,10 @@ def test_over_grpc_calls_share_a_connection_but_no_more_than_the_server_allows(
 def test_over_grpc_no_call_is_lost_to_a_server_that_stops_in_good_order(
     generator: Generator,
 ) -> None:
+    asked = threading.Event()
+
     async def slowly(message: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        asked.set()
         await asyncio.sleep(0.01)
         return b"old"
 
@@ -359,6 +362,7 @@ def test_over_grpc_no_call_is_lost_to_a_server_that_stops_in_good_order(
 
     with grpc_server(slowly, grace=5) as (port, stop):
         running = generator.start(grpc_plan(port, keep_one_in=1, seconds=2))
+        assert asked.wait(30)  # the generator may take a while to begin
         time.sleep(0.5)
         with grpc_server(other, port):  # both listen on the port
             stop()
