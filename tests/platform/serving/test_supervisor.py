@@ -138,16 +138,16 @@ def test_a_label_that_cannot_be_served_does_not_keep_the_other_from_moving(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "load_timeout_s", "said"),
     [
-        ("crashing", "ended with status 7 before it served"),
-        ("endless", "did not load within 2 s"),
+        ("crashing", 60, "ended with status 7 before it served"),
+        ("endless", 2, "did not load within 2 s"),
     ],
 )
 def test_a_worker_that_cannot_say_why_it_does_not_load_is_spoken_for(
-    word: str, said: str, tmp_path: Path
+    word: str, load_timeout_s: float, said: str, tmp_path: Path
 ) -> None:
-    with server(tmp_path, "one", load_timeout_s=2) as running:
+    with server(tmp_path, "one", load_timeout_s=load_timeout_s) as running:
         running.wait_for(stable=1)
         running.push(word)
         wait_until(
